@@ -1,0 +1,87 @@
+//! Every path of the API.
+
+mod accounts;
+mod jobs;
+mod list;
+mod service;
+mod submit;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use domain::JobId;
+use serde::Serialize;
+
+use crate::Api;
+use crate::error::ApiError;
+
+pub(crate) fn router(api: Api) -> Router {
+    let other_method = || async { ApiError::method_not_allowed() };
+    let unknown_path = || async { ApiError::unknown_path() };
+    Router::new()
+        .route("/version", get(service::version).fallback(unknown_path))
+        .route("/healthz", get(service::health).fallback(other_method))
+        .route("/login", post(accounts::login).fallback(unknown_path))
+        .route("/register", post(accounts::register).fallback(unknown_path))
+        .route(
+            "/unregister",
+            post(accounts::unregister).fallback(unknown_path),
+        )
+        .route(
+            "/jobs",
+            post(submit::submit).get(list::list).fallback(other_method),
+        )
+        .route("/jobs/init", post(jobs::init).fallback(other_method))
+        .route(
+            "/jobs/{id}",
+            get(jobs::show)
+                .delete(jobs::delete)
+                .fallback(other_method_on_job),
+        )
+        .route(
+            "/jobs/{id}/logs",
+            get(jobs::logs).fallback(other_method_on_job),
+        )
+        .fallback(unknown_path)
+        .with_state(api)
+}
+
+/// The job that a path names. A path whose id has another form does not exist, whoever asks.
+struct JobPath(JobId);
+
+impl FromRequestParts<Api> for JobPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, api).await;
+        let id = path.ok().and_then(|Path(id)| id.parse().ok());
+        id.map(Self).ok_or_else(ApiError::unknown_path)
+    }
+}
+
+async fn other_method_on_job(_: JobPath) -> ApiError {
+    ApiError::method_not_allowed()
+}
+
+fn json(body: &impl Serialize) -> Response {
+    let mut text = Vec::with_capacity(1024);
+    if let Err(error) = serde_json::to_writer(&mut text, body) {
+        return ApiError::new(
+            axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+            error.to_string(),
+        )
+        .into_response();
+    }
+    (
+        [(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+        text,
+    )
+        .into_response()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,380 @@
+//! The engine's handle: starting, looking, deleting, ending.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use domain::{ClientId, InstanceId, Job, JobId, JobKind, Purpose, State};
+use futures_util::future::try_join_all;
+use gate::{Gate, Origin};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::job_loop::JobLoop;
+use crate::live::{Command, LiveJobs};
+use crate::sweep::sweep_now_and_then;
+use crate::{
+    Clock, DeleteError, JobQuery, JobView, LogStream, Policies, PrefetchError, Runner, RunnerError,
+    StopError, Store, StoreError, facts,
+};
+
+/// How long a deleted job's key is remembered after the job ended, as the job API promises.
+pub(crate) const KEY_MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a client waits for a deletion that the container engine holds up. It goes on.
+const DELETE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the engine is told by the configuration.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Names this installation in the container engine.
+    pub instance: InstanceId,
+    /// How many jobs may be active; `None` is no limit.
+    pub slots: Option<u32>,
+    /// How long a submission may take until its container runs.
+    pub start_timeout: Duration,
+    /// How long the data of a failed job is kept; `None` keeps it until the job is deleted.
+    pub failed_retention: Option<Duration>,
+    /// How long the record of a job is kept after nothing else is left of it.
+    pub history_retention: Duration,
+}
+
+/// The adapters.
+#[derive(Clone)]
+pub struct Ports {
+    /// Runs containers.
+    pub runner: Arc<dyn Runner>,
+    /// Keeps jobs.
+    pub store: Arc<dyn Store>,
+    /// Site policy.
+    pub policies: Arc<dyn Policies>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Whether new jobs can be started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What stands in the way, for people; empty when nothing does.
+    pub reasons: Vec<String>,
+}
+
+/// The engine. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: EngineConfig,
+    pub(crate) gate: Gate,
+    pub(crate) ports: Ports,
+    pub(crate) live: LiveJobs,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) ending: CancellationToken,
+    runner_trouble: RwLock<Option<String>>,
+}
+
+impl Engine {
+    /// Takes up every job that still has a duty, then serves.
+    ///
+    /// The container engine need not answer: jobs stay as they are until it does.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(config: EngineConfig, gate: Gate, ports: Ports) -> Result<Self, StoreError> {
+        let unfinished = ports.store.unfinished().await?;
+        let shared = Arc::new(Shared {
+            config,
+            gate,
+            ports,
+            live: LiveJobs::default(),
+            tasks: TaskTracker::new(),
+            ending: CancellationToken::new(),
+            runner_trouble: RwLock::new(None),
+        });
+        for job in unfinished {
+            info!(job = %job.id, state = job.state.lifecycle().as_str(), "taking up");
+            let decisions = shared.ports.store.decisions(&job.id).await?;
+            let view = Arc::new(JobView {
+                job: Arc::new(job),
+                decisions,
+            });
+            JobLoop::recovered(&shared, view).spawn();
+        }
+        shared.tasks.spawn(watch_runner(Arc::clone(&shared)));
+        shared.tasks.spawn(prune_history(Arc::clone(&shared)));
+        shared.tasks.spawn(sweep_now_and_then(Arc::clone(&shared)));
+        Ok(Self { shared })
+    }
+
+    /// The gate, for those who check the form of a request before they ask anything else.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.shared.gate
+    }
+
+    /// A job that has a task, without any input or output.
+    #[must_use]
+    pub fn live(&self, id: &JobId) -> Option<Arc<JobView>> {
+        self.shared.live.view(id)
+    }
+
+    /// A job.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn job(&self, id: &JobId) -> Result<Option<Arc<JobView>>, StoreError> {
+        self.shared.view(id).await
+    }
+
+    /// A page of jobs, newest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn page(&self, query: &JobQuery) -> Result<Vec<Arc<JobView>>, StoreError> {
+        let mut views = Vec::new();
+        for job in self.shared.ports.store.page(query).await? {
+            let decisions = self.shared.ports.store.decisions(&job.id).await?;
+            views.push(Arc::new(JobView {
+                job: Arc::new(job),
+                decisions,
+            }));
+        }
+        Ok(views)
+    }
+
+    /// What a job's container wrote, of its last attempt; `None` when there is no such container.
+    ///
+    /// # Errors
+    /// When the container engine fails.
+    pub async fn logs(&self, job: &Job) -> Result<Option<LogStream>, RunnerError> {
+        if job.running_at().is_none() || matches!(job.state, State::Removed { .. }) {
+            return Ok(None);
+        }
+        let name = self
+            .shared
+            .gate
+            .container_name(&job.id, job.attempt().number);
+        self.shared.ports.runner.logs(&name).await.map(Some)
+    }
+
+    /// Makes images present that a client will ask for.
+    ///
+    /// # Errors
+    /// The first image that is refused or cannot be had.
+    pub async fn prefetch(
+        &self,
+        client: &ClientId,
+        runners: &[String],
+    ) -> Result<(), PrefetchError> {
+        try_join_all(runners.iter().map(|asked| self.prefetch_one(client, asked))).await?;
+        Ok(())
+    }
+
+    async fn prefetch_one(&self, client: &ClientId, asked: &str) -> Result<(), PrefetchError> {
+        let shared = &self.shared;
+        let runner = shared.gate.runner(asked)?;
+        let (kind, asked) = (runner.kind.unwrap_or(JobKind::Recording), &runner.text);
+        let facts = facts::of_prefetch(client.as_str(), kind, asked, shared.now());
+        let ruling = shared
+            .ports
+            .policies
+            .select_image(&facts, Purpose::Prefetch)
+            .await;
+        let (image, origin) =
+            shared
+                .settle_choice(ruling, asked)
+                .map_err(|denied| PrefetchError::Denied {
+                    policy: denied.policy,
+                    denial: denied.denial,
+                })?;
+        let permit = shared.gate.image(kind, &image, &origin)?;
+        info!(asked, %image, "making image present");
+        match shared.ports.runner.prepare(&permit).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(PrefetchError::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Stops a running job for an administrator; returns when the request is saved.
+    ///
+    /// # Errors
+    /// See [`StopError`].
+    pub async fn stop(&self, id: &JobId) -> Result<(), StopError> {
+        let Some(live) = self.shared.live.get(id) else {
+            return match self.shared.ports.store.job(id).await? {
+                Some(_) => Err(StopError::NotRunning),
+                None => Err(StopError::Unknown),
+            };
+        };
+        let (reply, told) = oneshot::channel();
+        if live.commands.send(Command::Stop(reply)).await.is_err() {
+            return Err(StopError::NotRunning);
+        }
+        told.await.unwrap_or(Err(StopError::NotRunning))
+    }
+
+    /// Deletes a job that does not run: containers, volumes and record.
+    ///
+    /// # Errors
+    /// See [`DeleteError`].
+    pub async fn delete(&self, id: &JobId) -> Result<(), DeleteError> {
+        if let Some(live) = self.shared.live.get(id) {
+            let (reply, told) = oneshot::channel();
+            if live.commands.send(Command::Delete(reply)).await.is_ok() {
+                match tokio::time::timeout(DELETE_PATIENCE, told).await {
+                    Ok(Ok(result)) => return result,
+                    Ok(Err(_)) => {} // Its task ended meanwhile: only the record can be left.
+                    Err(_) => {
+                        let why = self
+                            .shared
+                            .runner_trouble()
+                            .unwrap_or_else(|| "it takes long".into());
+                        return Err(DeleteError::Engine(why));
+                    }
+                }
+            }
+        }
+        match self.shared.ports.store.job(id).await? {
+            Some(job) => Ok(self.shared.forget(&job).await?),
+            None => Err(DeleteError::Unknown),
+        }
+    }
+
+    /// Whether new jobs can be started.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        Health {
+            reasons: self.shared.runner_trouble().into_iter().collect(),
+        }
+    }
+
+    /// Stops accepting, gives up starts that are not under way, leaves containers running, and
+    /// returns when all is saved.
+    pub async fn shutdown(&self) {
+        self.shared.ending.cancel();
+        for live in self.shared.live.all() {
+            live.answer.desert();
+        }
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+}
+
+/// A policy's denial with its name.
+pub(crate) struct Denied {
+    pub(crate) policy: String,
+    pub(crate) denial: domain::Denial,
+}
+
+impl Shared {
+    pub(crate) fn now(&self) -> domain::Timestamp {
+        self.ports.clock.now()
+    }
+
+    pub(crate) async fn view(&self, id: &JobId) -> Result<Option<Arc<JobView>>, StoreError> {
+        if let Some(view) = self.live.view(id) {
+            return Ok(Some(view));
+        }
+        let Some(job) = self.ports.store.job(id).await? else {
+            return Ok(None);
+        };
+        let decisions = self.ports.store.decisions(id).await?;
+        Ok(Some(Arc::new(JobView {
+            job: Arc::new(job),
+            decisions,
+        })))
+    }
+
+    /// What a chain of policies chose, and who that was.
+    pub(crate) fn settle_choice(
+        &self,
+        ruling: domain::Ruling<domain::Choice>,
+        asked: &str,
+    ) -> Result<(String, Origin), Denied> {
+        let origin = ruling.by.clone().map_or(Origin::Client, Origin::Policy);
+        match ruling.verdict {
+            domain::Choice::AsAsked => Ok((asked.to_owned(), Origin::Client)),
+            domain::Choice::Use(text) => Ok((text, origin)),
+            domain::Choice::Deny(denial) => Err(Denied {
+                policy: ruling.by.unwrap_or_default(),
+                denial,
+            }),
+        }
+    }
+
+    pub(crate) async fn forget(&self, job: &Job) -> Result<(), StoreError> {
+        let ended = job.state.end().map_or_else(|| self.now(), |end| end.at);
+        self.ports
+            .store
+            .forget(&job.id, ended.plus(KEY_MEMORY))
+            .await
+    }
+
+    pub(crate) fn runner_trouble(&self) -> Option<String> {
+        self.runner_trouble
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Asks the container engine whether it is there, and remembers the answer for `/healthz`.
+    pub(crate) async fn check_runner(&self) -> Result<(), RunnerError> {
+        let result = self.ports.runner.ping().await;
+        let trouble = result.as_ref().err().map(ToString::to_string);
+        let before = self.runner_trouble();
+        match (&before, &trouble) {
+            (None, Some(trouble)) => {
+                warn!(%trouble, "no new jobs until the container engine answers")
+            }
+            (Some(_), None) => info!("the container engine answers again"),
+            _ => {}
+        }
+        if before != trouble {
+            *self
+                .runner_trouble
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = trouble;
+        }
+        result
+    }
+}
+
+async fn watch_runner(shared: Arc<Shared>) {
+    const UP: Duration = Duration::from_secs(5);
+    const DOWN: Duration = Duration::from_secs(1);
+    loop {
+        let pause = if shared.check_runner().await.is_ok() {
+            UP
+        } else {
+            DOWN
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shared.ending.cancelled() => return,
+        }
+    }
+}
+
+async fn prune_history(shared: Arc<Shared>) {
+    const EVERY: Duration = Duration::from_secs(60 * 60);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = shared.ending.cancelled() => return,
+        }
+        let now = shared.now();
+        match shared
+            .ports
+            .store
+            .prune(now.minus(shared.config.history_retention), now)
+            .await
+        {
+            Ok(0) => {}
+            Ok(records) => info!(records, "removed records of jobs that ended long ago"),
+            Err(error) => warn!(%error, "could not remove old records; trying again in an hour"),
+        }
+    }
+}

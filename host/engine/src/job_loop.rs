@@ -1,0 +1,330 @@
+//! The task of one job: find its duty, carry it out, save what came of it, again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{Decision, Duty, EndReason, Fact, Job, SiteUrl, State, Timestamp, duty, step};
+use gate::{ContainerName, ImagePermit, Origin};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{Instrument as _, error, info, info_span, warn};
+
+use crate::answer::{Answer, NotStarted, Waiter};
+use crate::engine::Shared;
+use crate::live::{Command, Live};
+use crate::submit::AllInputs;
+use crate::{DeleteError, JobView, StopError};
+
+/// The pause before something that failed is tried again: grows from the first to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// What a launch needs beside the job itself. Holds secrets, so it lives in memory only and is
+/// dropped as soon as the container has them.
+pub(crate) struct Launchable {
+    pub(crate) permit: ImagePermit,
+    pub(crate) image_origin: Origin,
+    pub(crate) site_url: Option<(SiteUrl, Origin)>,
+    pub(crate) inputs: AllInputs,
+}
+
+/// What came of a duty.
+pub(crate) enum Event {
+    /// Something is known now.
+    Known(Fact),
+    /// The service ends; the duty is taken up after the restart.
+    Leave,
+}
+
+pub(crate) struct JobLoop {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) job: Arc<Job>,
+    decisions: Vec<Decision>,
+    unsaved: Vec<Decision>,
+    view: watch::Sender<Arc<JobView>>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) answer: Arc<Answer>,
+    /// `None` after a restart, and once the container has it.
+    pub(crate) launchable: Option<Launchable>,
+    /// What stands in the way of a start, for the client's answer.
+    pub(crate) waiting_for: String,
+    pub(crate) stoppers: Vec<oneshot::Sender<Result<(), StopError>>>,
+    pub(crate) deleters: Vec<oneshot::Sender<Result<(), DeleteError>>>,
+}
+
+impl JobLoop {
+    /// The task of a job that was accepted just now, and its first waiting client.
+    pub(crate) fn fresh(
+        shared: &Arc<Shared>,
+        view: Arc<JobView>,
+        launchable: Launchable,
+    ) -> (Self, Waiter) {
+        let answer = Answer::open();
+        let waiter = answer.wait().expect("nobody has refused a new answer");
+        (Self::new(shared, view, answer, Some(launchable)), waiter)
+    }
+
+    /// The task of a job found in the store after a restart.
+    pub(crate) fn recovered(shared: &Arc<Shared>, view: Arc<JobView>) -> Self {
+        Self::new(shared, view, Answer::given(), None)
+    }
+
+    fn new(
+        shared: &Arc<Shared>,
+        view: Arc<JobView>,
+        answer: Arc<Answer>,
+        launchable: Option<Launchable>,
+    ) -> Self {
+        let (sender, commands) = mpsc::channel(8);
+        let sink = watch::Sender::new(Arc::clone(&view));
+        let live = Live {
+            view: sink.subscribe(),
+            commands: sender,
+            answer: Arc::clone(&answer),
+        };
+        shared.live.insert(view.job.id.clone(), Arc::new(live));
+        Self {
+            shared: Arc::clone(shared),
+            job: Arc::clone(&view.job),
+            decisions: view.decisions.clone(),
+            unsaved: Vec::new(),
+            view: sink,
+            commands,
+            answer,
+            launchable,
+            waiting_for: String::new(),
+            stoppers: Vec::new(),
+            deleters: Vec::new(),
+        }
+    }
+
+    /// Lets the task run until its job has no duty left or the service ends.
+    pub(crate) fn spawn(self) {
+        let span = info_span!(parent: None, "job", id = %self.job.id, kind = %self.job.kind);
+        let tasks = self.shared.tasks.clone();
+        tasks.spawn(self.run().instrument(span));
+    }
+
+    async fn run(mut self) {
+        loop {
+            let event = match duty(&self.job) {
+                Duty::Prepare { give_up_at } => self.prepare(give_up_at).await,
+                Duty::Retry { at, give_up_at } => self.retry(at, give_up_at).await,
+                Duty::Launch { start_by } => self.launch(start_by).await,
+                Duty::Watch { deadline } => self.watch(deadline).await,
+                Duty::Stop { kill_at } => self.stop(kill_at).await,
+                Duty::Settle { end } => self.settle(end).await,
+                Duty::Keep { until } => self.keep(until).await,
+                Duty::Remove { forget } => self.remove(forget).await,
+                Duty::Rest => break,
+            };
+            match event {
+                Event::Known(fact) => {
+                    if !self.apply(fact).await {
+                        break;
+                    }
+                }
+                Event::Leave => break,
+            }
+        }
+        self.answer.tell(Err(self.not_started()));
+        self.shared.live.remove(&self.job.id);
+    }
+
+    /// Takes a fact: step, save, tell. False when the task has to end.
+    async fn apply(&mut self, fact: Fact) -> bool {
+        let next = match step(&self.job, &fact, self.shared.now()) {
+            Ok(next) => Arc::new(next),
+            Err(illegal) => {
+                // Only a fault of ours can lead here. The job stays as it is and its duty is
+                // tried again, slowly.
+                error!(%illegal, "a fact does not fit the job");
+                tokio::time::sleep(BACKOFF.1).await;
+                return !self.shared.ending.is_cancelled();
+            }
+        };
+        if let (State::Removing { forget: true, .. }, Fact::Cleared) = (self.job.state, &fact) {
+            return self.forget(next).await;
+        }
+        let next = match self.save(next, &fact).await {
+            Saved::Yes(next) => next,
+            Saved::Instead(fact) => return Box::pin(self.apply(fact)).await,
+            Saved::Leave => return false,
+        };
+        log_transition(&self.job, &next);
+        self.job = next;
+        self.publish();
+        true
+    }
+
+    /// Saves the next state; tries again until the store takes it. A start that cannot be saved
+    /// in time is not begun, and one that was begun is taken back: a client is told of success
+    /// only when it is durable.
+    async fn save(&mut self, next: Arc<Job>, fact: &Fact) -> Saved {
+        let due = match next.state {
+            State::Starting | State::Running { .. } if !self.job.ever_ran() => {
+                Some(self.job.start_by)
+            }
+            _ => None,
+        };
+        let mut pause = BACKOFF.0;
+        loop {
+            let error = match self
+                .shared
+                .ports
+                .store
+                .commit(Arc::clone(&next), self.unsaved.clone())
+                .await
+            {
+                Ok(()) => {
+                    self.decisions.append(&mut self.unsaved);
+                    return Saved::Yes(next);
+                }
+                Err(error) => error,
+            };
+            error!(%error, fact = fact.name(), "could not save the job; trying again");
+            self.waiting_for = error.to_string();
+            if due.is_some_and(|due| self.shared.now() >= due) {
+                // A recovered container was answered for before; only a fresh one is taken back.
+                if self.launchable.is_some() || matches!(fact, Fact::Prepared { .. }) {
+                    return Saved::Instead(Fact::Abandoned {
+                        reason: EndReason::StartFailed,
+                    });
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = longer(pause),
+                () = self.shared.ending.cancelled() => return Saved::Leave,
+            }
+        }
+    }
+
+    async fn forget(&mut self, next: Arc<Job>) -> bool {
+        let mut pause = BACKOFF.0;
+        while let Err(error) = self.shared.forget(&next).await {
+            error!(%error, "could not remove the job's record; trying again");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = longer(pause),
+                () = self.shared.ending.cancelled() => return false,
+            }
+        }
+        info!("deleted");
+        self.job = next;
+        for deleter in self.deleters.drain(..) {
+            let _ = deleter.send(Ok(()));
+        }
+        true
+    }
+
+    /// Shows the new state to everybody, and answers those who waited for it.
+    fn publish(&mut self) {
+        let view = JobView {
+            job: Arc::clone(&self.job),
+            decisions: self.decisions.clone(),
+        };
+        self.view.send_replace(Arc::new(view));
+        match self.job.state {
+            State::Running { .. } => {
+                self.answer.tell(Ok(()));
+                if !self.may_run_again() {
+                    self.launchable = None;
+                }
+            }
+            State::Stopping { .. } => {
+                for stopper in self.stoppers.drain(..) {
+                    let _ = stopper.send(Ok(()));
+                }
+            }
+            // Told only now: what an unfinished start may have left in the engine is gone.
+            State::Removed { .. } if !self.job.ever_ran() => {
+                self.answer.tell(Err(self.not_started()));
+            }
+            State::Ended(_) => {
+                // It ran, if only for a moment.
+                self.answer.tell(Ok(()));
+                self.launchable = None;
+                for stopper in self.stoppers.drain(..) {
+                    let _ = stopper.send(Err(StopError::NotRunning));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn not_started(&self) -> NotStarted {
+        let reason = self
+            .job
+            .state
+            .end()
+            .map_or(EndReason::Interrupted, |end| end.reason);
+        NotStarted {
+            reason,
+            detail: self.waiting_for.clone(),
+        }
+    }
+
+    /// Keeps decisions to be saved with the next state.
+    pub(crate) fn record(&mut self, decisions: Vec<Decision>) {
+        self.unsaved.extend(decisions);
+    }
+
+    /// The container of the current attempt.
+    pub(crate) fn container(&self) -> ContainerName {
+        self.shared
+            .gate
+            .container_name(&self.job.id, self.job.attempt().number)
+    }
+
+    /// A refusal to delete or stop, for commands that come at the wrong time.
+    pub(crate) fn refuse_command(command: Command) {
+        match command {
+            Command::Stop(reply) => drop(reply.send(Err(StopError::NotRunning))),
+            Command::Delete(reply) => drop(reply.send(Err(DeleteError::Running))),
+        }
+    }
+}
+
+enum Saved {
+    Yes(Arc<Job>),
+    Instead(Fact),
+    Leave,
+}
+
+pub(crate) fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(BACKOFF.1)
+}
+
+/// The first pause before a further try.
+pub(crate) const FIRST_PAUSE: Duration = BACKOFF.0;
+
+/// Sleeps until a time; for ever when there is none.
+pub(crate) async fn sleep_until(shared: &Shared, at: Option<Timestamp>) {
+    match at {
+        Some(at) => tokio::time::sleep(at.after(shared.now())).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn log_transition(before: &Job, after: &Job) {
+    let attempt = after.attempt();
+    let (from, to) = (
+        before.state.lifecycle().as_str(),
+        after.state.lifecycle().as_str(),
+    );
+    match after.state {
+        State::Ended(end) if end.delivery.may_be_unsent() => warn!(
+            from, to, reason = %end.reason, outcome = end.outcome.as_str(), delivery = ?end.delivery,
+            "the job's work was not delivered; its volume holds the only copy"
+        ),
+        State::Ended(end) | State::Removing { end, forget: false } => info!(
+            from, to, reason = %end.reason, outcome = end.outcome.as_str(), attempt = attempt.number, "job"
+        ),
+        State::Waiting { until } => info!(
+            from,
+            to,
+            reason = attempt.reason.map(tracing::field::display),
+            attempt = attempt.number,
+            until_unix_ms = until.as_millis(),
+            "attempt failed before its container ran; another follows"
+        ),
+        _ => info!(from, to, attempt = attempt.number, "job"),
+    }
+}

@@ -1,0 +1,25 @@
+//! The loop that makes a job's life happen: duty, fact, step, commit.
+//!
+//! It asks policies, obeys the gate, saves before it acts, and knows the world only through the
+//! ports in [`ports`](crate::Ports). Every job that has a duty left has one task of its own.
+
+mod answer;
+mod engine;
+mod facts;
+mod job_loop;
+mod life;
+mod live;
+mod ports;
+mod submission;
+mod submit;
+mod sweep;
+
+pub use engine::{Engine, EngineConfig, Health, Ports};
+pub use live::JobView;
+pub use ports::*;
+pub use submission::*;
+
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! What the engine needs of the world. Adapters implement these; the engine knows no adapter.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use domain::{
+    Choice, ClientId, Decision, EndReason, Exit, ImageId, Job, JobFacts, JobId, Leftovers,
+    Lifecycle, Purpose, RegistrationId, RetentionVerdict, RetryVerdict, Ruling, Timestamp,
+};
+use futures_util::stream::BoxStream;
+use gate::{ContainerName, ImagePermit, LaunchPermit};
+
+/// The time. Wall-clock milliseconds that do not jump while the process lives.
+pub trait Clock: Send + Sync + 'static {
+    /// The time now.
+    fn now(&self) -> Timestamp;
+}
+
+/// Site policy: one question, one ruling. Never fails: a policy that fails is answered for by its
+/// `on_failure`, and the ruling's decisions tell.
+#[async_trait]
+pub trait Policies: Send + Sync + 'static {
+    /// Which image to use.
+    async fn select_image(&self, facts: &JobFacts, purpose: Purpose) -> Ruling<Choice>;
+    /// Under which URL the job reaches its site.
+    async fn select_site_url(&self, facts: &JobFacts) -> Ruling<Choice>;
+    /// Whether another attempt follows a failed one.
+    async fn retry(&self, facts: &JobFacts) -> Ruling<RetryVerdict>;
+    /// What happens to the data of an ended job.
+    async fn retention(&self, facts: &JobFacts) -> Ruling<RetentionVerdict>;
+}
+
+/// Runs containers, or what stands in for them. Takes permits and names, nothing else.
+///
+/// Every call may be repeated; a call on something that is gone succeeds or says so.
+#[async_trait]
+pub trait Runner: Send + Sync + 'static {
+    /// Makes an image present and tells its id. A pull under way is shared by all who ask for it
+    /// and goes on when they stop waiting.
+    async fn prepare(&self, image: &ImagePermit) -> Result<ImageId, PrepareError>;
+
+    /// Creates and starts the container of a permit, once: a container of that name with the
+    /// permit's labels and image counts as it and is not started again when it ever ran. Asks
+    /// `ticket` at the last moment before the start. After an error nothing of it is left that
+    /// runs or will.
+    async fn launch(
+        &self,
+        permit: &LaunchPermit,
+        ticket: &StartTicket,
+    ) -> Result<Launched, LaunchError>;
+
+    /// How the container is now.
+    async fn inspect(&self, name: &ContainerName) -> Result<Sighting, RunnerError>;
+
+    /// Waits until the container may have changed: it ended, or went out of sight. Inspect tells.
+    async fn changed(&self, name: &ContainerName) -> Result<(), RunnerError>;
+
+    /// Asks the container to end, with SIGTERM.
+    async fn terminate(&self, name: &ContainerName) -> Result<(), RunnerError>;
+
+    /// Kills the container, with SIGKILL.
+    async fn kill(&self, name: &ContainerName) -> Result<(), RunnerError>;
+
+    /// What an ended container left in its volume; `None` when the container or volume is gone.
+    async fn leftovers(&self, name: &ContainerName) -> Result<Option<Leftovers>, RunnerError>;
+
+    /// Removes the container and all volumes of it.
+    async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError>;
+
+    /// What the container wrote to stdout and stderr so far.
+    async fn logs(&self, name: &ContainerName) -> Result<LogStream, RunnerError>;
+
+    /// Containers that carry this installation's label, tracked or not.
+    async fn list(&self) -> Result<Vec<ContainerName>, RunnerError>;
+
+    /// Whether the container engine answers.
+    async fn ping(&self) -> Result<(), RunnerError>;
+}
+
+/// Log bytes as they come.
+pub type LogStream = BoxStream<'static, Result<Bytes, RunnerError>>;
+
+/// Asked right before a container is started. Says yes only while somebody still waits for the
+/// start and there is time for it.
+pub struct StartTicket {
+    may_start: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl StartTicket {
+    /// A ticket that asks `may_start`.
+    pub fn new(may_start: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            may_start: Box::new(may_start),
+        }
+    }
+
+    /// Whether the container may be started now.
+    #[must_use]
+    pub fn admit(&self) -> bool {
+        (self.may_start)()
+    }
+}
+
+/// A container that was started, or had been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launched {
+    /// When it ran.
+    pub at: Timestamp,
+}
+
+/// How a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sighting {
+    /// There is none of that name, or it is not ours.
+    Absent,
+    /// It was created and never ran.
+    Created,
+    /// It runs.
+    Running {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It ran and ended.
+    Ended(Exit),
+    /// It ran, does not any more, and the engine knows no exit.
+    Lost,
+}
+
+/// Why an image could not be made present.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PrepareError {
+    /// The pull failed; the reason is one of the `image-*` ones.
+    #[error("image {image}: {detail}")]
+    Pull {
+        /// The image.
+        image: String,
+        /// Which class of failure.
+        reason: EndReason,
+        /// What the engine said, for people.
+        detail: String,
+    },
+    /// The container engine does not answer.
+    #[error(transparent)]
+    Engine(#[from] RunnerError),
+}
+
+/// Why a container was not started. Nothing of it is left.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LaunchError {
+    /// The ticket said no.
+    #[error("the start was withdrawn")]
+    Withdrawn,
+    /// What was created is not what was authorized.
+    #[error("image {found} is not the authorized {authorized}")]
+    ImageChanged {
+        /// The image id of the created container.
+        found: String,
+        /// The permit's image id.
+        authorized: String,
+    },
+    /// Something else has the container's name; it is left alone.
+    #[error("the name {name} is taken by a container that is not this job's")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// The engine refused to create or start it.
+    #[error("the container engine refused: {0}")]
+    Refused(String),
+    /// The container engine does not answer.
+    #[error(transparent)]
+    Engine(#[from] RunnerError),
+}
+
+/// The container engine failed at an operation.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("container engine: {operation}: {detail}")]
+pub struct RunnerError {
+    /// What was tried.
+    pub operation: &'static str,
+    /// What was said, for people.
+    pub detail: String,
+    /// Whether the engine could not be reached at all.
+    pub unreachable: bool,
+}
+
+/// Keeps jobs. Each call is one transaction, durable when it returns.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Saves a new job if a slot is free and its key is not taken, in one transaction.
+    async fn accept(&self, new: NewJob) -> Result<Accepted, StoreError>;
+    /// Saves a job's new state with the decisions made since.
+    async fn commit(&self, job: Arc<Job>, decisions: Vec<Decision>) -> Result<(), StoreError>;
+    /// Removes a job's record; what its key stood for stays remembered until `key_until`.
+    async fn forget(&self, id: &JobId, key_until: Timestamp) -> Result<(), StoreError>;
+    /// The job of that id.
+    async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError>;
+    /// The decisions about a job, oldest first.
+    async fn decisions(&self, id: &JobId) -> Result<Vec<Decision>, StoreError>;
+    /// The job that a key stands for.
+    async fn by_key(&self, key: &JobKey, now: Timestamp) -> Result<Option<KeyedJob>, StoreError>;
+    /// A page of jobs, newest first.
+    async fn page(&self, query: &JobQuery) -> Result<Vec<Job>, StoreError>;
+    /// Every job that still has a duty: all but the removed.
+    async fn unfinished(&self) -> Result<Vec<Job>, StoreError>;
+    /// Removes records of removed jobs that ended before `before`, and keys that ran out.
+    async fn prune(&self, before: Timestamp, now: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// The store failed at an operation. Nothing of it took effect.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("store: {operation}: {detail}")]
+pub struct StoreError {
+    /// What was tried.
+    pub operation: &'static str,
+    /// What went wrong, for people.
+    pub detail: String,
+}
+
+/// What a submission is known by, so that sending it again does not run it again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct JobKey {
+    /// Whose it is.
+    pub owner: RegistrationId,
+    /// sha256 of the job's kind and work id, or of its `Idempotency-Key`, hexadecimal.
+    pub digest: String,
+}
+
+/// A job to be accepted.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// The job, preparing its first attempt.
+    pub job: Arc<Job>,
+    /// The decisions made about it so far.
+    pub decisions: Vec<Decision>,
+    /// What it is known by, if anything: its work id, its `Idempotency-Key`, or both.
+    pub keys: Vec<JobKey>,
+    /// sha256 of the request's body, to tell the same submission from another under its key.
+    pub body_sha256: String,
+    /// How many jobs may hold a slot; `None` is no limit.
+    pub slots: Option<u32>,
+}
+
+/// What became of a job to be accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is saved and holds a slot.
+    New,
+    /// All slots are taken. Nothing was saved.
+    Full,
+    /// One of its keys stands for a job that is active or ran in the last 24 hours. Nothing was
+    /// saved.
+    Known(KeyedJob),
+}
+
+/// The job that a key stands for. A job that never ran gives its keys up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyedJob {
+    /// Its id; the record may be gone.
+    pub id: JobId,
+    /// sha256 of the body that it was submitted with.
+    pub body_sha256: String,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default)]
+pub struct JobQuery {
+    /// Only those of this registration.
+    pub owner: Option<RegistrationId>,
+    /// Only those in one of these states; empty is any.
+    pub states: Vec<Lifecycle>,
+    /// Only those that come after this one in the order newest first.
+    pub before: Option<JobId>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// Keeps who may use the service.
+#[async_trait]
+pub trait Registrations: Send + Sync + 'static {
+    /// Registers a client.
+    async fn register(
+        &self,
+        client: &ClientId,
+        key_hash: &str,
+        now: Timestamp,
+    ) -> Result<Registered, StoreError>;
+    /// The current registration of a client, with the hash of its key.
+    async fn registration(&self, client: &ClientId) -> Result<Option<Registration>, StoreError>;
+    /// Ends a registration; false when there is none. Its jobs stay, owned by nobody who can ask.
+    async fn unregister(&self, client: &ClientId) -> Result<bool, StoreError>;
+}
+
+/// Whether a client was registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registered {
+    /// It is now.
+    New(RegistrationId),
+    /// It was already.
+    AlreadyKnown,
+}
+
+/// A registered client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Which registration.
+    pub id: RegistrationId,
+    /// The hash of its key in PHC string format (argon2id), or bcrypt's.
+    pub key_hash: String,
+}

@@ -1,0 +1,555 @@
+//! A world for tests: containers that do as they are told, a store in memory, policies that
+//! answer from a list, and a clock that tokio's paused time drives.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::*;
+use gate::{ContainerName, Gate, Grants, ImagePermit, LaunchPermit};
+use tokio::sync::watch;
+
+use crate::*;
+
+pub(crate) struct TokioClock(tokio::time::Instant);
+
+impl TokioClock {
+    pub(crate) fn starting_now() -> Self {
+        Self(tokio::time::Instant::now())
+    }
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000).plus(self.0.elapsed())
+    }
+}
+
+/// What a scripted container does once it runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Script {
+    /// Ends by itself after this long.
+    pub(crate) runs_for: Option<Duration>,
+    pub(crate) exit_code: i32,
+    /// Ends this long after SIGTERM; `None` ignores it.
+    pub(crate) ends_after_term: Option<Duration>,
+    pub(crate) code_after_term: i32,
+    pub(crate) media_left: u64,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            runs_for: None,
+            exit_code: 0,
+            ends_after_term: Some(Duration::from_secs(1)),
+            code_after_term: 1,
+            media_left: 0,
+        }
+    }
+}
+
+struct Container {
+    sighting: Sighting,
+    script: Script,
+    changes: watch::Sender<u32>,
+}
+
+#[derive(Default)]
+pub(crate) struct World {
+    containers: BTreeMap<ContainerName, Container>,
+    /// How each further pull goes; then pulls succeed at once.
+    pub(crate) pulls: Vec<Result<Duration, EndReason>>,
+    /// How each further launch goes; then launches succeed at once.
+    pub(crate) launches: Vec<LaunchPlay>,
+    pub(crate) script: Script,
+    pub(crate) down: bool,
+    /// Every effect that was seen, in order.
+    pub(crate) seen: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LaunchPlay {
+    Refused,
+    /// Starts, and the answer is lost.
+    AnswerLost,
+    /// Takes this long before the ticket is asked.
+    Slow(Duration),
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct ScriptedRunner(pub(crate) Arc<Mutex<World>>);
+
+impl ScriptedRunner {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn up(&self) -> Result<MutexGuard<'_, World>, RunnerError> {
+        let world = self.world();
+        if world.down {
+            Err(unreachable())
+        } else {
+            Ok(world)
+        }
+    }
+
+    pub(crate) fn starts(&self) -> usize {
+        self.world()
+            .seen
+            .iter()
+            .filter(|s| s.starts_with("start "))
+            .count()
+    }
+
+    /// A container that nobody asked for now: one whose creation landed late.
+    pub(crate) fn appear(&self, name: ContainerName) {
+        let (sighting, changes) = (Sighting::Created, watch::Sender::new(0));
+        let container = Container {
+            sighting,
+            script: Script::default(),
+            changes,
+        };
+        self.world().containers.insert(name, container);
+    }
+
+    pub(crate) fn containers(&self) -> usize {
+        self.world().containers.len()
+    }
+
+    /// Ends a container as if by itself.
+    pub(crate) fn end(&self, now: Timestamp, exit_code: i32) {
+        let mut world = self.world();
+        for container in world.containers.values_mut() {
+            end(container, now, exit_code);
+        }
+    }
+
+    pub(crate) fn remove_by_hand(&self) {
+        for (_, container) in std::mem::take(&mut self.world().containers) {
+            container.changes.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// Containers as after an engine restart without live-restore.
+    pub(crate) fn lose(&self) {
+        for container in self.world().containers.values_mut() {
+            container.sighting = Sighting::Lost;
+            container.changes.send_modify(|n| *n += 1);
+        }
+    }
+
+    fn end_later(&self, name: &ContainerName, after: Duration, code: i32) {
+        let (world, name) = (self.clone(), name.clone());
+        let end_at = Timestamp::from_millis(0);
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            if let Some(container) = world.world().containers.get_mut(&name) {
+                end(container, end_at, code);
+            }
+        });
+    }
+}
+
+fn end(container: &mut Container, now: Timestamp, code: i32) {
+    if let Sighting::Running { since } = container.sighting {
+        let ended_at = if now < since { since } else { now };
+        container.sighting = Sighting::Ended(Exit {
+            code,
+            out_of_memory: false,
+            started_at: since,
+            ended_at,
+        });
+        container.changes.send_modify(|n| *n += 1);
+    }
+}
+
+fn unreachable() -> RunnerError {
+    RunnerError {
+        operation: "ping",
+        detail: "connection refused".into(),
+        unreachable: true,
+    }
+}
+
+#[async_trait]
+impl Runner for ScriptedRunner {
+    async fn prepare(&self, image: &ImagePermit) -> Result<ImageId, PrepareError> {
+        let play = {
+            let mut world = self.up()?;
+            world.seen.push(format!("pull {}", image.image()));
+            if world.pulls.is_empty() {
+                Ok(Duration::ZERO)
+            } else {
+                world.pulls.remove(0)
+            }
+        };
+        match play {
+            Ok(takes) => {
+                tokio::time::sleep(takes).await;
+                Ok(format!("sha256:{}", "a".repeat(64)).parse().unwrap())
+            }
+            Err(reason) => Err(PrepareError::Pull {
+                image: image.image().to_string(),
+                reason,
+                detail: "as the script says".into(),
+            }),
+        }
+    }
+
+    async fn launch(
+        &self,
+        permit: &LaunchPermit,
+        ticket: &StartTicket,
+    ) -> Result<Launched, LaunchError> {
+        let play = {
+            let mut world = self.up()?;
+            if world.launches.is_empty() {
+                None
+            } else {
+                Some(world.launches.remove(0))
+            }
+        };
+        match play {
+            Some(LaunchPlay::Refused) => return Err(LaunchError::Refused("no room".into())),
+            Some(LaunchPlay::Slow(takes)) => tokio::time::sleep(takes).await,
+            _ => {}
+        }
+        if let Some(Container {
+            sighting: Sighting::Running { since },
+            ..
+        }) = self.world().containers.get(permit.name())
+        {
+            return Ok(Launched { at: *since });
+        }
+        if !ticket.admit() {
+            return Err(LaunchError::Withdrawn);
+        }
+        let at = Timestamp::from_millis(1_700_000_000_000);
+        let script = {
+            let mut world = self.up()?;
+            world.seen.push(format!("start {}", permit.name()));
+            let script = world.script;
+            let container = Container {
+                sighting: Sighting::Running { since: at },
+                script,
+                changes: watch::Sender::new(0),
+            };
+            world.containers.insert(permit.name().clone(), container);
+            script
+        };
+        if let Some(after) = script.runs_for {
+            self.end_later(permit.name(), after, script.exit_code);
+        }
+        match play {
+            Some(LaunchPlay::AnswerLost) => Err(LaunchError::Engine(unreachable())),
+            _ => Ok(Launched { at }),
+        }
+    }
+
+    async fn inspect(&self, name: &ContainerName) -> Result<Sighting, RunnerError> {
+        Ok(self
+            .up()?
+            .containers
+            .get(name)
+            .map_or(Sighting::Absent, |c| c.sighting))
+    }
+
+    async fn changed(&self, name: &ContainerName) -> Result<(), RunnerError> {
+        let watch = self
+            .up()?
+            .containers
+            .get(name)
+            .map(|c| c.changes.subscribe());
+        if let Some(mut watch) = watch {
+            drop(watch.changed().await);
+        }
+        Ok(())
+    }
+
+    async fn terminate(&self, name: &ContainerName) -> Result<(), RunnerError> {
+        let script = {
+            let mut world = self.up()?;
+            world.seen.push(format!("terminate {name}"));
+            world.containers.get(name).map(|c| c.script)
+        };
+        if let Some(Script {
+            ends_after_term: Some(after),
+            code_after_term,
+            ..
+        }) = script
+        {
+            self.end_later(name, after, code_after_term);
+        }
+        Ok(())
+    }
+
+    async fn kill(&self, name: &ContainerName) -> Result<(), RunnerError> {
+        let mut world = self.up()?;
+        world.seen.push(format!("kill {name}"));
+        if let Some(container) = world.containers.get_mut(name) {
+            end(container, Timestamp::from_millis(0), 137);
+        }
+        Ok(())
+    }
+
+    async fn leftovers(&self, name: &ContainerName) -> Result<Option<Leftovers>, RunnerError> {
+        let left = |c: &Container| Leftovers {
+            media_bytes: c.script.media_left,
+            total_bytes: c.script.media_left + 10,
+        };
+        Ok(self.up()?.containers.get(name).map(left))
+    }
+
+    async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError> {
+        let mut world = self.up()?;
+        world.seen.push(format!("remove {name}"));
+        world.containers.remove(name);
+        Ok(())
+    }
+
+    async fn logs(&self, _: &ContainerName) -> Result<LogStream, RunnerError> {
+        Ok(Box::pin(futures_util::stream::empty()))
+    }
+
+    async fn list(&self) -> Result<Vec<ContainerName>, RunnerError> {
+        Ok(self.up()?.containers.keys().cloned().collect())
+    }
+
+    async fn ping(&self) -> Result<(), RunnerError> {
+        self.up().map(drop)
+    }
+}
+
+/// A store in memory with the rules of the real one, and faults on demand.
+#[derive(Clone, Default)]
+pub(crate) struct MemoryStore(Arc<Mutex<Memory>>);
+
+#[derive(Default)]
+pub(crate) struct Memory {
+    jobs: Vec<Job>,
+    decisions: HashMap<JobId, Vec<Decision>>,
+    keys: Vec<(JobKey, KeyedJob)>,
+    /// This many further commits fail.
+    pub(crate) failing_commits: u32,
+}
+
+impl MemoryStore {
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    fn keyed(&self, key: &JobKey, now: Timestamp) -> Option<KeyedJob> {
+        let (_, keyed) = self.keys.iter().rev().find(|(k, _)| k == key)?;
+        let holds = match self.jobs.iter().find(|j| j.id == keyed.id) {
+            Some(job) => match job.state.end() {
+                None => true,
+                Some(end) => job.ever_ran() && end.at.plus(Duration::from_secs(86_400)) > now,
+            },
+            None => true,
+        };
+        holds.then(|| keyed.clone())
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn accept(&self, new: NewJob) -> Result<Accepted, StoreError> {
+        let mut memory = self.memory();
+        for key in &new.keys {
+            if let Some(known) = memory.keyed(key, new.job.submitted_at) {
+                return Ok(Accepted::Known(known));
+            }
+        }
+        let active = memory
+            .jobs
+            .iter()
+            .filter(|j| j.state.lifecycle().holds_slot())
+            .count();
+        if new.slots.is_some_and(|slots| active >= slots as usize) {
+            return Ok(Accepted::Full);
+        }
+        let keyed = KeyedJob {
+            id: new.job.id.clone(),
+            body_sha256: new.body_sha256.clone(),
+        };
+        memory
+            .keys
+            .extend(new.keys.into_iter().map(|key| (key, keyed.clone())));
+        memory.decisions.insert(new.job.id.clone(), new.decisions);
+        memory.jobs.push(Job::clone(&new.job));
+        Ok(Accepted::New)
+    }
+
+    async fn commit(&self, job: Arc<Job>, decisions: Vec<Decision>) -> Result<(), StoreError> {
+        let mut memory = self.memory();
+        if memory.failing_commits > 0 {
+            memory.failing_commits -= 1;
+            return Err(StoreError {
+                operation: "commit",
+                detail: "disk full".into(),
+            });
+        }
+        memory
+            .decisions
+            .entry(job.id.clone())
+            .or_default()
+            .extend(decisions);
+        let saved = memory
+            .jobs
+            .iter_mut()
+            .find(|j| j.id == job.id)
+            .expect("an accepted job");
+        *saved = Job::clone(&job);
+        Ok(())
+    }
+
+    async fn forget(&self, id: &JobId, _: Timestamp) -> Result<(), StoreError> {
+        let mut memory = self.memory();
+        memory.jobs.retain(|j| j.id != *id);
+        memory.decisions.remove(id);
+        Ok(())
+    }
+
+    async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
+        Ok(self.memory().jobs.iter().find(|j| j.id == *id).cloned())
+    }
+
+    async fn decisions(&self, id: &JobId) -> Result<Vec<Decision>, StoreError> {
+        Ok(self.memory().decisions.get(id).cloned().unwrap_or_default())
+    }
+
+    async fn by_key(&self, key: &JobKey, now: Timestamp) -> Result<Option<KeyedJob>, StoreError> {
+        Ok(self.memory().keyed(key, now))
+    }
+
+    async fn page(&self, query: &JobQuery) -> Result<Vec<Job>, StoreError> {
+        let owned = |j: &&Job| query.owner.is_none_or(|owner| j.owner == owner);
+        Ok(self
+            .memory()
+            .jobs
+            .iter()
+            .rev()
+            .filter(owned)
+            .cloned()
+            .collect())
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Job>, StoreError> {
+        let unfinished = |j: &&Job| !matches!(j.state, State::Removed { .. });
+        Ok(self
+            .memory()
+            .jobs
+            .iter()
+            .filter(unfinished)
+            .cloned()
+            .collect())
+    }
+
+    async fn prune(&self, _: Timestamp, _: Timestamp) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
+
+/// Policies that say the same every time.
+#[derive(Clone)]
+pub(crate) struct FixedPolicies {
+    pub(crate) image: Choice,
+    pub(crate) retry: RetryVerdict,
+    pub(crate) retention: RetentionVerdict,
+}
+
+impl Default for FixedPolicies {
+    fn default() -> Self {
+        Self {
+            image: Choice::AsAsked,
+            retry: RetryVerdict::Pass,
+            retention: RetentionVerdict::Pass,
+        }
+    }
+}
+
+fn ruling<V>(verdict: V) -> Ruling<V> {
+    Ruling {
+        verdict,
+        by: Some("fixed".into()),
+        decisions: Vec::new(),
+    }
+}
+
+#[async_trait]
+impl Policies for FixedPolicies {
+    async fn select_image(&self, _: &JobFacts, _: Purpose) -> Ruling<Choice> {
+        ruling(self.image.clone())
+    }
+    async fn select_site_url(&self, _: &JobFacts) -> Ruling<Choice> {
+        ruling(Choice::AsAsked)
+    }
+    async fn retry(&self, _: &JobFacts) -> Ruling<RetryVerdict> {
+        ruling(self.retry)
+    }
+    async fn retention(&self, _: &JobFacts) -> Ruling<RetentionVerdict> {
+        ruling(self.retention)
+    }
+}
+
+/// One engine over a scripted world, which outlives it.
+#[derive(Clone, Default)]
+pub(crate) struct Stage {
+    pub(crate) runner: ScriptedRunner,
+    pub(crate) store: MemoryStore,
+    pub(crate) policies: FixedPolicies,
+    clock: Option<Arc<TokioClock>>,
+}
+
+impl Stage {
+    pub(crate) fn clock(&mut self) -> Arc<TokioClock> {
+        Arc::clone(
+            self.clock
+                .get_or_insert_with(|| Arc::new(TokioClock::starting_now())),
+        )
+    }
+
+    pub(crate) async fn engine(&mut self) -> Engine {
+        let config = EngineConfig {
+            instance: "test".parse().unwrap(),
+            slots: Some(2),
+            start_timeout: Duration::from_secs(100),
+            failed_retention: Some(Duration::from_secs(3600)),
+            history_retention: Duration::from_secs(86_400),
+        };
+        let gate = Gate::new(Grants::standard("mattermost"), config.instance.clone()).unwrap();
+        let ports = Ports {
+            runner: Arc::new(self.runner.clone()),
+            store: Arc::new(self.store.clone()),
+            policies: Arc::new(self.policies.clone()),
+            clock: self.clock(),
+        };
+        Engine::start(config, gate, ports).await.unwrap()
+    }
+}
+
+/// A recording whose work id is 26 times `letter`.
+pub(crate) fn recording(letter: char) -> Submission {
+    let text = |s: &str| InputValue::Text(s.into());
+    let id = letter.to_string().repeat(26);
+    Submission {
+        owner: RegistrationId(1),
+        client: ClientId::new("site").unwrap(),
+        kind: JobKind::Recording,
+        runner: "mattermost/calls-recorder:v0.8.13".into(),
+        max_duration: Duration::from_secs(600),
+        inputs: BTreeMap::from([
+            ("site_url".into(), text("https://mattermost.example.com")),
+            ("call_id".into(), text(&"c".repeat(26))),
+            ("post_id".into(), text(&"p".repeat(26))),
+            ("recording_id".into(), text(&id)),
+            ("auth_token".into(), text(&"t".repeat(26))),
+        ]),
+        idempotency_key: None,
+        body_sha256: format!("body-{letter}"),
+    }
+}

@@ -1,0 +1,288 @@
+//! From a submission to a running container, as its client sees it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{
+    Attempt, Decision, EndReason, Job, JobFacts, JobId, Purpose, Secret, SiteUrl, State, Timestamp,
+};
+use gate::{ImagePermit, Origin, SortedInputs};
+use sha2::{Digest as _, Sha256};
+use tracing::{Instrument as _, info, info_span};
+
+use crate::engine::{Denied, Shared};
+use crate::job_loop::{JobLoop, Launchable};
+use crate::{Accepted, Engine, JobKey, JobView, KeyedJob, NewJob, Submission, SubmitError, facts};
+
+/// How long after the time to start an answer may come, while a start under way is resolved.
+const RESOLUTION: Duration = Duration::from_secs(15);
+/// How often a submission looks again whether an earlier one that will never run is out of its way.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+impl Engine {
+    /// Runs a job. Answers when its container runs, or when it is certain that none will.
+    ///
+    /// Dropping the future means that the client has gone: when nobody else waits for the same
+    /// job, it is not started any more.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub async fn submit(&self, submission: Submission) -> Result<Arc<JobView>, SubmitError> {
+        let id = new_job_id();
+        let span = info_span!("submit", job = %id, kind = %submission.kind);
+        submit(&self.shared, id, submission).instrument(span).await
+    }
+}
+
+async fn submit(
+    shared: &Arc<Shared>,
+    id: JobId,
+    s: Submission,
+) -> Result<Arc<JobView>, SubmitError> {
+    if shared.ending.is_cancelled() {
+        return Err(SubmitError::ShuttingDown);
+    }
+    let submitted_at = shared.now();
+    let start_by = submitted_at.plus(shared.config.start_timeout);
+    // In dev mode the gate answers with the developer's own build.
+    let runner = shared.gate.runner(&s.runner)?.text;
+    let inputs = shared.gate.sort_inputs(s.kind, &s.inputs)?;
+    let keys = keys(&s, &inputs);
+
+    // Sent again: the same answer, and no policy is asked twice.
+    for key in &keys {
+        if let Some(known) = shared.ports.store.by_key(key, submitted_at).await? {
+            match join(shared, &known, &s).await {
+                Some(result) => return result,
+                None => break,
+            }
+        }
+    }
+    if shared.runner_trouble().is_some()
+        && let Err(error) = shared.check_runner().await
+    {
+        return Err(SubmitError::EngineUnreachable(error.to_string()));
+    }
+
+    let chosen = choose(shared, &id, &s, &runner, &inputs, submitted_at, start_by).await?;
+    let job = Arc::new(Job {
+        id,
+        owner: s.owner,
+        client: s.client.clone(),
+        kind: s.kind,
+        image_asked: runner,
+        site_url_asked: chosen.site_url_asked,
+        site_url: chosen.site_url.as_ref().map(|(url, _)| url.clone()),
+        max_duration: s.max_duration,
+        inputs: inputs.public,
+        submitted_at,
+        start_by,
+        attempts: vec![Attempt::new(1, chosen.image.image().clone(), submitted_at)],
+        state: State::Preparing,
+    });
+    let view = Arc::new(JobView {
+        job: Arc::clone(&job),
+        decisions: chosen.decisions.clone(),
+    });
+    let launchable = Launchable {
+        permit: chosen.image,
+        image_origin: chosen.image_origin,
+        site_url: chosen.site_url,
+        inputs: inputs.all,
+    };
+    loop {
+        let new = NewJob {
+            job: Arc::clone(&job),
+            decisions: chosen.decisions.clone(),
+            keys: keys.clone(),
+            body_sha256: s.body_sha256.clone(),
+            slots: shared.config.slots,
+        };
+        match shared.ports.store.accept(new).await? {
+            Accepted::New => break,
+            Accepted::Full => return Err(SubmitError::Full),
+            Accepted::Known(known) => {
+                if let Some(result) = join(shared, &known, &s).await {
+                    return result;
+                }
+            }
+        }
+        if shared.now() >= start_by {
+            return Err(SubmitError::NotStarted {
+                reason: EndReason::StartTimeout,
+                detail: "an earlier submission of the same work is still being given up".into(),
+            });
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    info!(image = %job.attempt().image, client = %job.client, "accepted");
+    let (job_loop, waiter) = JobLoop::fresh(shared, view, launchable);
+    job_loop.spawn();
+    wait(shared, &job.id, waiter, start_by).await
+}
+
+/// Waits for the answer of a job's task, and no longer than an answer may take.
+async fn wait(
+    shared: &Shared,
+    id: &JobId,
+    waiter: crate::answer::Waiter,
+    start_by: Timestamp,
+) -> Result<Arc<JobView>, SubmitError> {
+    let due = start_by.plus(RESOLUTION).after(shared.now());
+    let told = match tokio::time::timeout(due, waiter.told()).await {
+        Ok(told) => told,
+        Err(_) if waiter.refuse() => {
+            return Err(SubmitError::NotStarted {
+                reason: EndReason::StartTimeout,
+                detail: "the container engine did not finish the start".into(),
+            });
+        }
+        Err(_) => waiter.told().await,
+    };
+    match told {
+        Ok(()) => match shared.view(id).await? {
+            Some(view) => Ok(view),
+            None => Err(SubmitError::NotStarted {
+                reason: EndReason::RemovedByHand,
+                detail: "the job was deleted".into(),
+            }),
+        },
+        Err(_) if shared.ending.is_cancelled() => Err(SubmitError::ShuttingDown),
+        Err(not) => Err(SubmitError::NotStarted {
+            reason: not.reason,
+            detail: not.detail,
+        }),
+    }
+}
+
+/// The answer to a submission whose key stands for a job already; `None` when that job was given
+/// up and is about to set its key free.
+async fn join(
+    shared: &Shared,
+    known: &KeyedJob,
+    s: &Submission,
+) -> Option<Result<Arc<JobView>, SubmitError>> {
+    if known.body_sha256 != s.body_sha256 {
+        return Some(Err(SubmitError::Conflict(known.id.clone())));
+    }
+    if let Some(live) = shared.live.get(&known.id) {
+        let view = live.view.borrow().clone();
+        if view.job.ever_ran() {
+            return Some(Ok(view));
+        }
+        let waiter = live.answer.wait()?;
+        return Some(wait(shared, &known.id, waiter, view.job.start_by).await);
+    }
+    match shared.view(&known.id).await {
+        Ok(Some(view)) if view.job.ever_ran() => Some(Ok(view)),
+        Ok(Some(_)) => None,
+        Ok(None) => Some(Err(SubmitError::Conflict(known.id.clone()))),
+        Err(error) => Some(Err(error.into())),
+    }
+}
+
+/// What policies and gate settled on for a submission.
+struct Chosen {
+    image: ImagePermit,
+    image_origin: Origin,
+    site_url_asked: String,
+    site_url: Option<(SiteUrl, Origin)>,
+    decisions: Vec<Decision>,
+}
+
+async fn choose(
+    shared: &Shared,
+    id: &JobId,
+    s: &Submission,
+    runner: &str,
+    inputs: &SortedInputs,
+    now: Timestamp,
+    start_by: Timestamp,
+) -> Result<Chosen, SubmitError> {
+    let by_name = facts::by_lower_case_name(&inputs.public);
+    let site_url_asked = by_name.get("site_url").cloned().unwrap_or_default();
+    let mut facts = JobFacts {
+        id: id.to_string(),
+        client: s.client.to_string(),
+        kind: s.kind,
+        image_asked: runner.to_owned(),
+        image_chosen: runner.to_owned(),
+        site_url_asked: site_url_asked.clone(),
+        site_url_chosen: site_url_asked.clone(),
+        max_duration: s.max_duration,
+        submitted_at: now,
+        now,
+        start_by,
+        attempts: Vec::new(),
+        delivery: None,
+        inputs: by_name,
+    };
+    let denied = |d: Denied| {
+        info!(
+            policy = d.policy,
+            code = d.denial.code,
+            message = d.denial.message,
+            "denied by policy"
+        );
+        SubmitError::Denied {
+            policy: d.policy,
+            denial: d.denial,
+        }
+    };
+
+    let ruling = shared
+        .ports
+        .policies
+        .select_image(&facts, Purpose::Start)
+        .await;
+    let mut decisions = ruling.decisions.clone();
+    let (image, image_origin) = shared.settle_choice(ruling, runner).map_err(denied)?;
+    let image = shared.gate.image(s.kind, &image, &image_origin)?;
+    facts.image_chosen = image.image().to_string();
+
+    let ruling = shared.ports.policies.select_site_url(&facts).await;
+    decisions.extend(ruling.decisions.clone());
+    let (url, url_origin) = shared
+        .settle_choice(ruling, &site_url_asked)
+        .map_err(denied)?;
+    let site_url = if url.is_empty() {
+        None
+    } else {
+        Some((shared.gate.site_url(s.kind, &url, &url_origin)?, url_origin))
+    };
+    Ok(Chosen {
+        image,
+        image_origin,
+        site_url_asked,
+        site_url,
+        decisions,
+    })
+}
+
+/// What the submission is known by: the work's id, and the header where there is one.
+fn keys(s: &Submission, inputs: &SortedInputs) -> Vec<JobKey> {
+    let by_name = facts::by_lower_case_name(&inputs.public);
+    let work = by_name
+        .get(s.kind.work_id_input())
+        .filter(|id| !id.is_empty())
+        .map(|id| format!("work\0{}\0{id}", s.kind));
+    let header = s
+        .idempotency_key
+        .as_ref()
+        .map(|key| format!("header\0{key}"));
+    let key = |text: String| JobKey {
+        owner: s.owner,
+        digest: hex::encode(Sha256::digest(text.as_bytes())),
+    };
+    work.into_iter().chain(header).map(key).collect()
+}
+
+fn new_job_id() -> JobId {
+    let mut bytes = [0; JobId::LEN];
+    getrandom::fill(&mut bytes).expect("the operating system has randomness");
+    JobId::from_random(bytes)
+}
+
+/// The secrets and the rest of a job's inputs, by the names that the client gave them.
+pub(crate) type AllInputs = BTreeMap<String, Secret>;

@@ -1,0 +1,64 @@
+//! The one place that reaches the machine by itself: paths, environment, the clock on the wall.
+//!
+//! Everything else is handed what was opened here.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the place that owns ambient authority"
+)]
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use domain::Timestamp;
+
+use crate::config::Environment;
+
+/// The environment as it is now.
+pub(crate) fn environment() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// The text of a file.
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    std::fs::read_to_string(path)
+}
+
+/// The bytes of a file.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    std::fs::read(path)
+}
+
+/// A directory that is there.
+pub(crate) fn open_dir(path: &Path) -> io::Result<Dir> {
+    Dir::open_ambient_dir(path, ambient_authority())
+}
+
+/// A directory, made with what is missing above it; what is made is for this user alone.
+pub(crate) fn make_dir(path: &Path) -> io::Result<Dir> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    open_dir(path)
+}
+
+/// A file to write on at its end, made if it is missing, for this user and group to read.
+pub(crate) fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .open(path)
+}
+
+/// The time on the wall.
+pub(crate) fn wall_clock() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp::from_millis(0).plus(since)
+}

@@ -1,0 +1,188 @@
+//! `[api]`: where the service listens, and who may call.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use domain::Secret;
+
+use super::document::{Section, UnknownKeys};
+use super::values::{boolean, number, text};
+
+/// Where and to whom the service speaks.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) listen: ListenAddress,
+    pub(crate) tls: Option<TlsFiles>,
+    pub(crate) allow_self_registration: bool,
+    /// The administrator's secret, where there is to be one.
+    pub(crate) admin_secret: Option<Secret>,
+    pub(crate) session_lifetime: Duration,
+}
+
+/// `HOST:PORT`; an empty host is every interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListenAddress {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+/// Files in PEM format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl ListenAddress {
+    fn parse(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let host = match host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+        {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().ok()?.to_string(),
+            None if host.contains([':', '/', '[', ']', ' ']) => return None,
+            None => host.to_owned(),
+        };
+        Some(Self {
+            host,
+            port: port.parse().ok()?,
+        })
+    }
+}
+
+pub(super) fn read(root: &Section<'_>) -> Api {
+    let api = root.section("api", UnknownKeys::Warn);
+    let http = api.section("http", UnknownKeys::Warn);
+    let security = api.section("security", UnknownKeys::Warn);
+    let config = Api {
+        listen: listen_address(&http),
+        tls: tls(&http),
+        allow_self_registration: security
+            .get_over(
+                "allow_self_registration",
+                &["API_SECURITY_ALLOWSELFREGISTRATION"],
+                boolean,
+            )
+            .unwrap_or(false),
+        admin_secret: admin_secret(&security),
+        session_lifetime: session_lifetime(&security),
+    };
+    http.finish();
+    security.finish();
+    api.finish();
+    config
+}
+
+fn listen_address(http: &Section<'_>) -> ListenAddress {
+    let address = http.get_over("listen_address", &["API_HTTP_LISTENADDRESS"], |raw| {
+        let text = text(raw)?;
+        ListenAddress::parse(&text)
+            .ok_or_else(|| format!("expected HOST:PORT or :PORT, found {text:?}"))
+    });
+    address.unwrap_or(ListenAddress {
+        host: String::new(),
+        port: 4545,
+    })
+}
+
+fn tls(http: &Section<'_>) -> Option<TlsFiles> {
+    let tls = http.section("tls", UnknownKeys::Warn);
+    let enabled = tls
+        .get_over("enable", &["API_HTTP_TLS_ENABLE"], boolean)
+        .unwrap_or(false);
+    let certificate = tls
+        .get_over("cert_file", &["API_HTTP_TLS_CERTFILE"], text)
+        .unwrap_or_default();
+    let key = tls
+        .get_over("cert_key", &["API_HTTP_TLS_CERTKEY"], text)
+        .unwrap_or_default();
+    if enabled {
+        for (name, value) in [("cert_file", &certificate), ("cert_key", &key)] {
+            if value.is_empty() {
+                let place = tls.reader().place(&tls.key("enable"));
+                tls.reader().problem(
+                    place,
+                    &tls.key(name),
+                    "expected the path of a PEM file, as TLS is enabled",
+                );
+            }
+        }
+    }
+    tls.finish();
+    enabled.then(|| TlsFiles {
+        certificate: certificate.into(),
+        key: key.into(),
+    })
+}
+
+fn admin_secret(security: &Section<'_>) -> Option<Secret> {
+    let enabled = security
+        .get_over("enable_admin", &["API_SECURITY_ENABLEADMIN"], boolean)
+        .unwrap_or(false);
+    let secret = security
+        .get_over("admin_secret_key", &["API_SECURITY_ADMINSECRETKEY"], text)
+        .unwrap_or_default();
+    if enabled && secret.is_empty() {
+        let place = security.reader().place(&security.key("enable_admin"));
+        let key = security.key("admin_secret_key");
+        security.reader().problem(
+            place,
+            &key,
+            "expected a secret that is not empty, as the administrator is enabled",
+        );
+    }
+    let secret = Secret::new(secret);
+    enabled.then_some(secret)
+}
+
+fn session_lifetime(security: &Section<'_>) -> Duration {
+    let cache = security.section("session_cache", UnknownKeys::Warn);
+    let variables = &["API_SECURITY_SESSIONCACHE_EXPIRATIONMINUTES"];
+    let minutes = cache
+        .get_over("expiration_minutes", variables, number(1))
+        .unwrap_or(1440);
+    cache.finish();
+    Duration::from_secs(minutes.saturating_mul(60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listen_addresses() {
+        for (text, host, port) in [
+            (":4545", "", 4545),
+            ("127.0.0.1:80", "127.0.0.1", 80),
+            ("localhost:0", "localhost", 0),
+            ("[::1]:4545", "::1", 4545),
+        ] {
+            let address = ListenAddress::parse(text).unwrap();
+            assert_eq!((address.host.as_str(), address.port), (host, port));
+            assert_eq!(address.to_string(), text);
+        }
+        for text in [
+            "",
+            "4545",
+            ":",
+            ":99999",
+            "::1:80",
+            "http://x:80",
+            "[x]:80",
+            ":http",
+        ] {
+            assert_eq!(ListenAddress::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `[jobs]`: what runs jobs, how many, and how long their traces stay.
+
+use std::time::Duration;
+
+use domain::InstanceId;
+
+use super::document::{Section, UnknownKeys};
+use super::values::{boolean, duration, number32, retention, text, word};
+
+/// What the configuration says about jobs.
+#[derive(Debug)]
+pub(crate) struct Jobs {
+    pub(crate) max_concurrent_jobs: u32,
+    /// How long failed jobs are kept; `None` is for ever.
+    pub(crate) failed_jobs_retention: Option<Duration>,
+    pub(crate) image_registry: String,
+    /// Whether the output of job containers goes to the log.
+    pub(crate) output_logs: bool,
+    /// How long a submission may take until its container runs.
+    pub(crate) start_timeout: Duration,
+    /// A pull that makes no progress for this long has stalled.
+    pub(crate) pull_stall_timeout: Duration,
+    /// How long records of jobs are kept of which nothing else is left.
+    pub(crate) history_retention: Duration,
+    /// The name of this installation; `None` makes one up and keeps it.
+    pub(crate) instance: Option<InstanceId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ApiType {
+    Docker,
+    Kubernetes,
+}
+
+/// The plugin waits two minutes for its answer, and an answer may come 15 seconds after the time to
+/// start: with more than this it may take a job for failed that runs.
+const LONGEST_START: Duration = Duration::from_secs(100);
+/// No start is begun in the last ten seconds of the time to start.
+const SHORTEST_START: Duration = Duration::from_secs(11);
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub(super) fn read(root: &Section<'_>) -> Jobs {
+    let jobs = root.section("jobs", UnknownKeys::Warn);
+    api_type(&jobs);
+    kubernetes(&jobs);
+    let config = Jobs {
+        max_concurrent_jobs: jobs
+            .get_over(
+                "max_concurrent_jobs",
+                &[
+                    "JOBS_MAXCONCURRENTJOBS",
+                    "JOBS_DOCKER_MAXCONCURRENTJOBS",
+                    "JOBS_KUBERNETES_MAXCONCURRENTJOBS",
+                ],
+                number32(1),
+            )
+            .unwrap_or(2),
+        failed_jobs_retention: jobs
+            .get_over(
+                "failed_jobs_retention_time",
+                &[
+                    "JOBS_FAILEDJOBSRETENTIONTIME",
+                    "JOBS_DOCKER_FAILEDJOBSRETENTIONTIME",
+                    "JOBS_KUBERNETES_FAILEDJOBSRETENTIONTIME",
+                ],
+                retention,
+            )
+            .flatten(),
+        image_registry: jobs
+            .get_over(
+                "image_registry",
+                &[
+                    "JOBS_IMAGEREGISTRY",
+                    "JOBS_DOCKER_IMAGEREGISTRY",
+                    "JOBS_KUBERNETES_IMAGEREGISTRY",
+                ],
+                text,
+            )
+            .filter(|registry| !registry.is_empty())
+            .unwrap_or_else(|| "mattermost".to_owned()),
+        output_logs: output_logs(&jobs),
+        start_timeout: start_timeout(&jobs),
+        pull_stall_timeout: jobs
+            .get("pull_stall_timeout", duration)
+            .unwrap_or(Duration::from_secs(60)),
+        history_retention: jobs.get("history_retention", duration).unwrap_or(30 * DAY),
+        instance: jobs.get("instance", |raw| {
+            let text = text(raw)?;
+            text.parse()
+                .map_err(|_| format!("expected 1 to 32 characters of [a-z0-9-], found {text:?}"))
+        }),
+    };
+    jobs.finish();
+    config
+}
+
+fn api_type(jobs: &Section<'_>) {
+    let choices = &[
+        ("docker", ApiType::Docker),
+        ("kubernetes", ApiType::Kubernetes),
+    ];
+    if jobs.get_over("api_type", &["JOBS_APITYPE"], word(choices)) == Some(ApiType::Kubernetes) {
+        let key = jobs.key("api_type");
+        let place = jobs.reader().place(&key);
+        jobs.reader().problem(
+            place,
+            &key,
+            "kubernetes is not in this build yet; expected \"docker\"",
+        );
+    }
+}
+
+fn start_timeout(jobs: &Section<'_>) -> Duration {
+    let timeout = jobs.get("start_timeout", |raw| match duration(raw)? {
+        timeout if timeout >= SHORTEST_START => Ok(timeout),
+        _ => Err(format!(
+            "expected at least {} s: no start is begun in the last 10 s of it",
+            SHORTEST_START.as_secs()
+        )),
+    });
+    let timeout = timeout.unwrap_or(LONGEST_START);
+    if timeout > LONGEST_START {
+        let key = jobs.key("start_timeout");
+        let message =
+            "the plugin gives up after two minutes; more than 100 s may answer it too late";
+        jobs.reader()
+            .warning(jobs.reader().place(&key), &key, message);
+    }
+    timeout
+}
+
+fn output_logs(jobs: &Section<'_>) -> bool {
+    let docker = jobs.section("docker", UnknownKeys::Warn);
+    let output_logs = docker
+        .get_over("output_logs", &["JOBS_DOCKER_OUTPUTLOGS"], boolean)
+        .unwrap_or(false);
+    docker.finish();
+    output_logs
+}
+
+/// Keys that only matter to the other backend; their form is checked all the same.
+fn kubernetes(jobs: &Section<'_>) {
+    let kubernetes = jobs.section("kubernetes", UnknownKeys::Warn);
+    for (key, variable) in [
+        (
+            "jobs_resource_requirements",
+            "JOBS_KUBERNETES_JOBSRESOURCEREQUIREMENTS",
+        ),
+        (
+            "persistent_volume_claim_name",
+            "JOBS_KUBERNETES_PERSISTENTVOLUMECLAIMNAME",
+        ),
+        ("node_sysctls", "JOBS_KUBERNETES_NODESYSCTLS"),
+    ] {
+        kubernetes.get_over(key, &[variable], text);
+    }
+    kubernetes.finish();
+}

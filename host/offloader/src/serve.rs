@@ -1,0 +1,263 @@
+//! Wiring: opens what the service needs, puts the floors together, serves, and ends cleanly.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use api::{ApiConfig, AuthSettings, Build};
+use axum::Router;
+use axum_server::accept::NoDelayAcceptor;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use axum_server::{Handle, Server};
+use engine::{Engine, EngineConfig, Policies, Ports, Registrations, Runner, Store};
+use gate::Gate;
+use hyper_util::rt::TokioTimer;
+use policy_host::{PolicyHost, PolicyHostConfig};
+use runner_docker::{DockerConfig, DockerRunner};
+use sd_notify::NotifyState;
+use store::{SqliteStore, StoreConfig};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::ambient;
+use crate::clock::SteadyClock;
+use crate::config::{Config, Policies as PolicySection};
+use crate::job_output::LoggingRunner;
+use crate::listen;
+use crate::state::StateDir;
+
+/// How long answers under way may take when the service ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+/// How long the engine may take to save everything when the service ends.
+const LAST_COMMITS: Duration = Duration::from_secs(30);
+/// How long a connection may be idle, or take to say what it wants. Longer than clients keep idle
+/// connections, so that they are the ones to close them.
+const IDLE: Duration = Duration::from_secs(120);
+
+/// A service that is ready to answer.
+pub(crate) struct Service {
+    engine: Engine,
+    router: Router,
+    listener: TcpListener,
+    tls: Option<RustlsConfig>,
+    signals: Signals,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn watch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Opens everything. Nothing is served and no container touched before all of it is there.
+///
+/// # Errors
+/// The first thing that cannot be had.
+pub(crate) async fn start(config: Config) -> anyhow::Result<Service> {
+    let signals = Signals::watch().context("cannot watch for signals")?;
+    let tls = config
+        .api
+        .tls
+        .as_ref()
+        .map(listen::tls)
+        .transpose()?
+        .map(RustlsConfig::from_config);
+    let state = StateDir::open(&config.store.directory)?;
+    if state.has_standard_store() {
+        tracing::info!("the standard service's store is in the state directory; it is left alone");
+    }
+    let store = Arc::new(SqliteStore::open(StoreConfig {
+        path: state.store(),
+    })?);
+    let instance = match config.jobs.instance.clone() {
+        Some(instance) => instance,
+        None => state.instance()?,
+    };
+    let policies = Arc::new(load_policies(config.policies, &state)?);
+    for policy in policies.policies() {
+        tracing::info!(policy = policy.name, sha256 = policy.component_sha256, hooks = ?policy.hooks, mode = ?policy.mode, "policy loaded");
+    }
+    let runner = docker(
+        &config.docker,
+        config.jobs.pull_stall_timeout,
+        instance.clone(),
+    )?;
+    let runner: Arc<dyn Runner> = if config.jobs.output_logs {
+        Arc::new(LoggingRunner(runner))
+    } else {
+        runner
+    };
+    let gate = Gate::new(config.grants, instance.clone()).map_err(|invalid| {
+        let invalid: Vec<_> = invalid.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!(invalid.join("\n"))
+    })?;
+    let listener = listen::listen(&config.api.listen).await?;
+    let address = listener
+        .local_addr()
+        .context("the listening socket has no address")?;
+
+    let clock = SteadyClock::start();
+    let ports = Ports {
+        runner,
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        policies: policies as Arc<dyn Policies>,
+        clock: clock.clone(),
+    };
+    let engine_config = EngineConfig {
+        instance: instance.clone(),
+        slots: (!config.modes.dev).then_some(config.jobs.max_concurrent_jobs),
+        start_timeout: config.jobs.start_timeout,
+        failed_retention: config.jobs.failed_jobs_retention,
+        history_retention: config.jobs.history_retention,
+    };
+    let engine = Engine::start(engine_config, gate, ports)
+        .await
+        .context("cannot take up the jobs of the store")?;
+    let router = api::router(ApiConfig {
+        engine: engine.clone(),
+        registrations: store as Arc<dyn Registrations>,
+        clock,
+        auth: AuthSettings {
+            allow_self_registration: config.api.allow_self_registration,
+            admin_secret: config.api.admin_secret,
+            session_lifetime: config.api.session_lifetime,
+        },
+        start_timeout: config.jobs.start_timeout,
+        build: Build {
+            version: env!("CARGO_PKG_VERSION"),
+            hash: option_env!("OFFLOADER_BUILD_HASH").unwrap_or_default(),
+            date: option_env!("OFFLOADER_BUILD_DATE").unwrap_or_default(),
+        },
+    })?;
+    tracing::info!(%address, tls = tls.is_some(), %instance, state = %config.store.directory.display(), "listening");
+    Ok(Service {
+        engine,
+        router,
+        listener,
+        tls,
+        signals,
+    })
+}
+
+impl Service {
+    /// Serves until a signal says to end. Then no new call is taken, those under way get their
+    /// answer, and all that happened is saved. Containers go on running.
+    ///
+    /// # Errors
+    /// When serving itself fails.
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        let handle = Handle::new();
+        let mut serving = tokio::spawn(serve(self.listener, self.tls, self.router, handle.clone()));
+        notify(NotifyState::Ready);
+        tokio::select! {
+            signal = self.signals.next() => tracing::info!(signal, "ending; containers go on running"),
+            ended = &mut serving => return ended.context("serving failed")?.context("serving failed"),
+        }
+        notify(NotifyState::Stopping);
+        handle.graceful_shutdown(Some(LAST_ANSWERS));
+        let ending = async {
+            if tokio::time::timeout(LAST_COMMITS, self.engine.shutdown())
+                .await
+                .is_err()
+            {
+                tracing::warn!(
+                    "not everything could be saved in time; the next start finds out the rest"
+                );
+            }
+            serving.await
+        };
+        tokio::select! {
+            served = ending => served.context("serving failed")?.context("serving failed")?,
+            signal = self.signals.next() => anyhow::bail!("{signal} again: ended at once"),
+        }
+        tracing::info!("ended");
+        Ok(())
+    }
+}
+
+type Address = std::net::SocketAddr;
+
+async fn serve(
+    listener: TcpListener,
+    tls: Option<RustlsConfig>,
+    router: Router,
+    handle: Handle<Address>,
+) -> std::io::Result<()> {
+    let mut server = Server::<Address>::from_listener(listener)
+        .handle(handle)
+        .http1_only();
+    server
+        .http_builder()
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE);
+    let service = router.into_make_service();
+    match tls {
+        Some(tls) => {
+            server
+                .acceptor(RustlsAcceptor::new(tls).acceptor(NoDelayAcceptor::new()))
+                .serve(service)
+                .await
+        }
+        None => server.acceptor(NoDelayAcceptor::new()).serve(service).await,
+    }
+}
+
+fn load_policies(section: PolicySection, state: &StateDir) -> anyhow::Result<PolicyHost> {
+    if section.policies.is_empty() {
+        return Ok(PolicyHost::load(PolicyHostConfig::default())?);
+    }
+    let dir = match &section.dir {
+        None => None,
+        Some(dir) => Some(
+            ambient::open_dir(dir)
+                .with_context(|| format!("cannot open policies.dir {}", dir.display()))?,
+        ),
+    };
+    // Without a place for compiled policies the service works; it only starts slower.
+    let artifacts = state
+        .artifacts()
+        .inspect_err(|error| tracing::warn!("compiled policies are not kept: {error:#}"))
+        .ok();
+    Ok(PolicyHost::load(PolicyHostConfig {
+        dir,
+        policies: section.policies,
+        artifacts,
+    })?)
+}
+
+fn docker(
+    environment: &crate::config::Docker,
+    pull_stall_timeout: Duration,
+    instance: domain::InstanceId,
+) -> anyhow::Result<Arc<dyn Runner>> {
+    let mut config = DockerConfig::new(instance);
+    config.host = environment.host.clone();
+    config.tls_verify = environment.tls_verify;
+    config.cert_path = environment.cert_path.clone();
+    config.api_version = environment.api_version.clone();
+    config.pull_stall_timeout = pull_stall_timeout;
+    Ok(Arc::new(DockerRunner::connect(config)?))
+}
+
+/// Tells systemd, if it asked to be told.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}

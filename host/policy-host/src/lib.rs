@@ -1,0 +1,41 @@
+//! Site policy in WebAssembly: loads components, asks them, and holds them to their limits.
+//!
+//! A policy proposes and never acts: what a chain of policies settled on is an [`engine::Policies`]
+//! ruling, which the gate then checks. This crate answers for the asking. Every decision gets a fresh
+//! instance that sees the facts of one job, its settings and nothing else of the world; a policy that
+//! breaks a limit or its word has failed, and its `on_failure` says what follows.
+//!
+//! From the outside in:
+//!
+//! - [`PolicyHost`] is the port: it runs the chain of policies of each hook (`chain`, pure).
+//! - `policy` asks one policy once; `hooks` knows what each hook passes and takes.
+//! - `guest` is what an instance can reach: getters on the job, its settings, and `wasi`, the inert
+//!   base set that compiled programs import whether they use it or not.
+//! - `sandbox` is the WebAssembly engine with its pool, `ticker` the clock that ends long decisions.
+//! - `load` takes a file through pin, contract, imports, compilation and settings; `artifacts` keeps
+//!   what was compiled.
+//!
+//! No type of the WebAssembly engine crosses this crate's public face.
+
+mod artifacts;
+mod bindings;
+mod chain;
+mod config;
+mod failure;
+pub mod floor;
+mod guest;
+mod hooks;
+mod host;
+mod load;
+mod load_error;
+mod policy;
+mod sandbox;
+mod ticker;
+mod wasi;
+
+pub use artifacts::ArtifactStore;
+pub use config::{
+    Limits, Mode, OnFailure, PolicyConfig, PolicyGrants, PolicyHostConfig, UnknownWord,
+};
+pub use host::{PolicyHost, PolicyInfo};
+pub use load_error::{LoadError, LoadErrors, LoadProblem};

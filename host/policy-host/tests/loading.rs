@@ -1,0 +1,170 @@
+//! What is refused when policies are loaded, and what is kept of those that were.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use offloader_policy_host::{ArtifactStore, PolicyConfig, PolicyHost, PolicyHostConfig};
+use support::*;
+
+const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
+/// A component that exports `offloader:policy/retry` of a version with one function of no type.
+fn with_retry(version: &str, module: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(component
+            (core module $m {module} (func (export "f")))
+            (core instance $i (instantiate $m))
+            (func $f (canon lift (core func $i "f")))
+            (instance $hook (export "decide-retry" (func $f)))
+            (export "offloader:policy/retry@{version}" (instance $hook)))"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+#[test]
+fn no_policies_need_nothing() {
+    let host = PolicyHost::load(PolicyHostConfig::default()).unwrap();
+    assert_eq!(host.policies().count(), 0);
+    let none = PolicyHostConfig { policies: vec![PolicyConfig::new("a", "a.wasm")], ..PolicyHostConfig::default() };
+    assert_eq!(problems(PolicyHost::load(none)), ["policy \"a\": no directory of policies is configured"]);
+}
+
+#[test]
+fn every_problem_of_every_policy_is_told_at_once() {
+    let policies = Policies::new(&[IMAGE_MAP]);
+    let component = |text: &str| wat::parse_str(text).unwrap();
+    policies.write("core.wasm", CORE_MODULE);
+    policies.write("empty.wasm", b"");
+    policies.write("random.wasm", b"\x12\x34\x56\x78 and so on");
+    policies.write("truncated.wasm", &policy(IMAGE_MAP)[..5000]);
+    policies.write("other.wasm", &with_retry("0.2.0", ""));
+    policies.write("nothing.wasm", &component("(component)"));
+    policies.write("extra.wasm", &component(r#"(component (instance $i) (export "offloader:policy/placement@0.1.0" (instance $i)))"#));
+    policies.write("sockets.wasm", &component(
+        r#"(component (import "wasi:sockets/tcp@0.2.6" (instance)) (import "wasi:http/types@0.2.6" (instance)))"#,
+    ));
+    policies.write("wrong.wasm", &with_retry("0.1.0", ""));
+    policies.write("table.wasm", &with_retry("0.1.0",
+        "(table 1 funcref) (func $s (drop (table.grow (ref.null func) (i32.const 15000)))) (start $s)"));
+    policies.write("memory.wasm", &with_retry("0.1.0", "(memory 300)"));
+    policies.write("start.wasm", &with_retry("0.1.0", "(func $s (loop (br 0))) (start $s)"));
+    policies.write("recursion.wasm", &with_retry("0.1.0", "(func $s (call $s)) (start $s)"));
+    let mut pinned = PolicyConfig::new("pinned", IMAGE_MAP);
+    pinned.sha256 = Some("0".repeat(64));
+    let mut no_pin = PolicyConfig::new("no pin", IMAGE_MAP);
+    no_pin.sha256 = Some("12".to_owned());
+    let mut greedy = PolicyConfig::new("greedy", IMAGE_MAP);
+    greedy.limits.memory = 1 << 40;
+    let configs = ["core", "empty", "random", "truncated", "other", "nothing", "extra", "sockets", "wrong", "table", "memory", "start", "recursion", "absent", "../up"]
+        .map(|name| PolicyConfig::new(name, format!("{name}.wasm")));
+    let mut configs = Vec::from(configs);
+    configs.extend([pinned, no_pin, greedy, PolicyConfig::new("", IMAGE_MAP), PolicyConfig::new("core", IMAGE_MAP)]);
+
+    let told = problems(policies.load(configs));
+    let expected = [
+        "\"core\": component core.wasm: is a core WebAssembly module, not a component",
+        "\"empty\": component empty.wasm: is empty",
+        "\"random\": component random.wasm: is not WebAssembly",
+        "\"truncated\": does not compile: ",
+        "\"other\": was made for offloader:policy/retry@0.2.0; this service has offloader:policy@0.1.0",
+        "\"nothing\": exports no hook",
+        "\"extra\": exports offloader:policy/placement@0.1.0, which is not part of the contract",
+        "\"sockets\": imports wasi:sockets/tcp@0.2.6, which nothing grants",
+        "\"sockets\": imports wasi:http/types@0.2.6, which nothing grants",
+        "\"wrong\": its export retry does not fit: ",
+        "\"table\": settings-check: wanted more than 10000 table elements",
+        "\"memory\": settings-check: wanted more than 16777216 bytes of memory",
+        "\"start\": settings-check: took longer than 1000 ms",
+        "\"recursion\": settings-check: ran out of stack",
+        "\"absent\": component absent.wasm: No such file",
+        "\"../up\": component ../up.wasm: a path led outside of the filesystem",
+        "\"pinned\": sha256: the file has ",
+        "\"no pin\": sha256: expected 64 hexadecimal digits",
+        "\"greedy\": limits: memory: expected 64KiB to 64MiB",
+        "\"\": name: is empty",
+        "\"core\": name: another policy has it",
+    ];
+    for (told, expected) in told.iter().zip(expected) {
+        assert!(told.starts_with(&format!("policy {expected}")), "{told}\n  is not: {expected}");
+    }
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+}
+
+#[test]
+fn an_optional_policy_is_left_out_and_the_pin_that_fits_is_taken() {
+    let policies = Policies::new(&[IMAGE_MAP]);
+    let mut optional = PolicyConfig::new("optional", "absent.wasm");
+    optional.optional = true;
+    let unpinned = policies.load(vec![PolicyConfig::new("a", IMAGE_MAP)]).unwrap();
+    let sha256 = unpinned.policies().next().unwrap().component_sha256.to_uppercase();
+    let pinned = PolicyConfig { sha256: Some(sha256), ..PolicyConfig::new("pinned", IMAGE_MAP) };
+    let host = policies.load(vec![optional, pinned]).unwrap();
+    assert_eq!(host.policies().map(|p| p.name).collect::<Vec<_>>(), ["pinned"]);
+}
+
+fn load_kept(policies: &Policies, artifacts: &Path, key: [u8; 32]) {
+    let store = ArtifactStore { dir: open(artifacts), key };
+    let config = PolicyHostConfig {
+        dir: Some(policies.open()),
+        policies: vec![PolicyConfig::new("a", IMAGE_MAP)],
+        artifacts: Some(store),
+    };
+    PolicyHost::load(config).unwrap();
+}
+
+fn only_file(dir: &Path) -> std::path::PathBuf {
+    let files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files[0].clone()
+}
+
+#[test]
+fn artifacts_are_kept_and_those_that_were_changed_are_made_anew() {
+    let policies = Policies::new(&[IMAGE_MAP]);
+    let artifacts = tempfile::tempdir().unwrap();
+    let load = |key| load_kept(&policies, artifacts.path(), key);
+    load([1; 32]);
+    let file = only_file(artifacts.path());
+    let made = fs::read(&file).unwrap();
+    let written = || fs::metadata(&file).unwrap().modified().unwrap();
+
+    let before = written();
+    load([1; 32]);
+    assert_eq!(written(), before, "an artifact that is authentic was made again");
+
+    let mut changed = made.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    for tampered in [changed, made[..made.len() / 2].to_vec(), b"short".to_vec()] {
+        fs::write(&file, &tampered).unwrap();
+        load([1; 32]);
+        assert_eq!(fs::read(&file).unwrap().len(), made.len(), "a tampered artifact was kept");
+        assert_ne!(fs::read(&file).unwrap(), tampered);
+    }
+
+    load([2; 32]);
+    assert_ne!(fs::read(&file).unwrap()[..32], made[..32], "an artifact of another installation was kept");
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_does_not_keep_from_serving() {
+    let policies = Policies::new(&[IMAGE_MAP]);
+    let artifacts = tempfile::tempdir().unwrap();
+    let gone = artifacts.path().to_owned();
+    let store = ArtifactStore { dir: open(&gone), key: [1; 32] };
+    drop(artifacts);
+    let config = PolicyHostConfig {
+        dir: Some(policies.open()),
+        policies: vec![PolicyConfig::new("a", IMAGE_MAP), PolicyConfig::new("b", IMAGE_MAP)],
+        artifacts: Some(store),
+    };
+    assert_eq!(PolicyHost::load(config).unwrap().policies().count(), 2);
+}
+
+#[test]
+fn keys_are_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ArtifactStore { dir: open(dir.path()), key: [0xAB; 32] };
+    assert!(!format!("{store:?}").contains("171"));
+}

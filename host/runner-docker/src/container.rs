@@ -1,0 +1,88 @@
+//! What the engine is told to create for a permit.
+
+use std::collections::HashMap;
+
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
+    RestartPolicy, RestartPolicyNameEnum,
+};
+use gate::LaunchPermit;
+
+use crate::{DockerConfig, seccomp};
+
+/// Where jobs work.
+pub(crate) const DATA: &str = "/data";
+
+/// The container of a permit. Everything that could widen what it may do is written out, whatever
+/// the engine's own defaults are.
+pub(crate) fn describe(permit: &LaunchPermit, config: &DockerConfig) -> ContainerCreateBody {
+    let labels: HashMap<String, String> = permit
+        .labels()
+        .iter()
+        .map(|(label, value)| (label.clone(), value.clone()))
+        .collect();
+    let volume = Mount {
+        typ: Some(MountType::VOLUME),
+        source: Some(permit.name().volume()),
+        target: Some(DATA.to_owned()),
+        read_only: Some(false),
+        volume_options: Some(MountVolumeOptions {
+            labels: Some(labels.clone()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let memory = limit(permit.memory_bytes());
+    let host_config = HostConfig {
+        privileged: Some(false),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: Some(permit.capabilities().to_vec()),
+        security_opt: Some(vec![
+            "no-new-privileges".to_owned(),
+            format!("seccomp={}", seccomp::profile()),
+        ]),
+        mounts: Some(vec![volume]),
+        network_mode: Some(permit.network().to_owned()),
+        memory,
+        // With swap on top the limit would be twice the granted.
+        memory_swap: memory,
+        nano_cpus: limit(permit.nano_cpus()),
+        pids_limit: limit(permit.pids()),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(HashMap::from([
+                ("max-size".to_owned(), config.log_file_bytes.to_string()),
+                ("max-file".to_owned(), config.log_files.to_string()),
+            ])),
+        }),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            maximum_retry_count: None,
+        }),
+        auto_remove: Some(false),
+        init: Some(false),
+        publish_all_ports: Some(false),
+        ..Default::default()
+    };
+    ContainerCreateBody {
+        // By name, not by id: that is what people see in the engine's list of containers. What was
+        // created is compared with the authorized id before it starts.
+        image: Some(permit.image().to_string()),
+        env: Some(
+            permit
+                .env()
+                .map(|(name, value)| format!("{name}={}", value.reveal()))
+                .collect(),
+        ),
+        labels: Some(labels),
+        // For those who stop containers by hand: they too give the job its time to finish.
+        stop_timeout: Some(i64::try_from(permit.stop_grace().as_secs()).unwrap_or(i64::MAX)),
+        host_config: Some(host_config),
+        ..Default::default()
+    }
+}
+
+/// A limit as the engine takes it: 0 in a permit is none.
+fn limit(granted: u64) -> Option<i64> {
+    (granted > 0).then(|| i64::try_from(granted).unwrap_or(i64::MAX))
+}

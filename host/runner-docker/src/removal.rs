@@ -1,0 +1,94 @@
+//! Taking a container away, with every volume that belongs to it and no other.
+
+use std::time::Duration;
+
+use bollard::query_parameters::{RemoveContainerOptions, RemoveVolumeOptions};
+use gate::ContainerName;
+use tokio::time::{Instant, sleep};
+
+use crate::client::{Client, QUICK, Trouble};
+use crate::{labels, sighting};
+
+/// Time for a removal that nobody waits for.
+pub(crate) const REMOVAL: Duration = Duration::from_secs(60);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Removes the container of an attempt, running or not, its volumes included, and returns when
+/// they are gone. Leaves alone what has the name but not the labels. An engine that answers with
+/// an error is asked again until `limit` has passed; one that does not answer is not.
+pub(crate) async fn remove(
+    client: &Client,
+    name: &ContainerName,
+    limit: Duration,
+) -> Result<(), Trouble> {
+    let deadline = Instant::now() + limit;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let trouble = match remove_once(client, name, left).await {
+            Ok(()) => return Ok(()),
+            Err(trouble) => trouble,
+        };
+        if trouble.status().is_none() || Instant::now() + pause >= deadline {
+            return Err(trouble);
+        }
+        tracing::debug!(container = %name, ?trouble, "could not remove it yet");
+        sleep(pause).await;
+        pause = LONGEST_PAUSE.min(pause * 2);
+    }
+}
+
+async fn remove_once(
+    client: &Client,
+    name: &ContainerName,
+    limit: Duration,
+) -> Result<(), Trouble> {
+    if let Some(seen) = sighting::look_for_ours(client, name).await? {
+        // With `v` the engine also removes the volumes that the image declares.
+        let options = RemoveContainerOptions {
+            v: true,
+            force: true,
+            link: false,
+        };
+        let removed = client
+            .call(limit, async |docker| {
+                docker.remove_container(&seen.id, Some(options)).await
+            })
+            .await;
+        gone(removed)?;
+    }
+    remove_volume(client, name, limit).await
+}
+
+async fn remove_volume(
+    client: &Client,
+    name: &ContainerName,
+    limit: Duration,
+) -> Result<(), Trouble> {
+    let volume = name.volume();
+    let found = client
+        .call(QUICK, async |docker| docker.inspect_volume(&volume).await)
+        .await;
+    match found {
+        Ok(found) if labels::belong_to(&found.labels, name) => {}
+        Ok(_) => return Ok(()),
+        Err(trouble) => return gone(Err(trouble)),
+    }
+    let options = RemoveVolumeOptions { force: false };
+    let removed = client
+        .call(limit, async |docker| {
+            docker.remove_volume(&volume, Some(options)).await
+        })
+        .await;
+    gone(removed)
+}
+
+/// A removal of what is gone has succeeded.
+fn gone(removed: Result<(), Trouble>) -> Result<(), Trouble> {
+    match removed {
+        Err(trouble) if trouble.status() == Some(404) => Ok(()),
+        removed => removed,
+    }
+}

@@ -1,0 +1,242 @@
+//! The runner's face to the engine crate.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::container::LogOutput;
+use bollard::errors::Error;
+use bollard::query_parameters::{
+    KillContainerOptions, ListContainersOptions, ListVolumesOptions, LogsOptions,
+    WaitContainerOptions,
+};
+use domain::ImageId;
+use engine::{
+    LaunchError, Launched, LogStream, PrepareError, Runner, RunnerError, Sighting, StartTicket,
+};
+use futures_util::{StreamExt, stream};
+use gate::{ContainerName, ImagePermit, LaunchPermit};
+use tokio::time::timeout;
+
+use crate::client::{Client, QUICK, Trouble};
+use crate::pull::Pulls;
+use crate::{DockerConfig, labels, launch, leftovers, removal, sighting};
+
+/// Time for the engine to say that it is there.
+const PING: Duration = Duration::from_secs(3);
+
+/// After this long of waiting for a container's end it is looked at anyway: a connection to an
+/// engine on another machine may have died without a word.
+const WAIT: Duration = Duration::from_secs(5 * 60);
+
+/// Runs jobs as containers of a Docker engine, 20.10 or newer.
+///
+/// What holds for every container: no privileges gained by any program in it, all capabilities
+/// dropped but the granted, this crate's seccomp profile, no devices, nothing of the host mounted,
+/// limits on memory (swap included), processor, processes and kept output, one named volume on
+/// `/data`, no restart by the engine, and the image that was authorized.
+///
+/// The engine is asked anonymously to pull: credentials for registries have to be known to a
+/// registry mirror of the engine.
+pub struct DockerRunner {
+    client: Arc<Client>,
+    config: DockerConfig,
+    pulls: Pulls,
+}
+
+impl DockerRunner {
+    /// A runner for the configured engine, which need not be up.
+    ///
+    /// # Errors
+    /// When the configuration names no usable address, version or certificates.
+    pub fn connect(config: DockerConfig) -> Result<Self, RunnerError> {
+        Ok(Self {
+            client: Arc::new(Client::new(&config)?),
+            config,
+            pulls: Pulls::default(),
+        })
+    }
+
+    async fn signal(
+        &self,
+        name: &ContainerName,
+        signal: &str,
+        operation: &'static str,
+    ) -> Result<(), RunnerError> {
+        let signalled = async {
+            let Some(seen) = sighting::look_for_ours(&self.client, name).await? else {
+                return Ok(());
+            };
+            let options = KillContainerOptions {
+                signal: signal.to_owned(),
+            };
+            let sent = self
+                .client
+                .call(QUICK, async |docker| {
+                    docker.kill_container(&seen.id, Some(options)).await
+                })
+                .await;
+            match sent {
+                // Gone, or not running any more.
+                Err(trouble) if matches!(trouble.status(), Some(404 | 409)) => Ok(()),
+                sent => sent,
+            }
+        };
+        signalled
+            .await
+            .map_err(|trouble: Trouble| trouble.during(operation))
+    }
+}
+
+#[async_trait]
+impl Runner for DockerRunner {
+    async fn prepare(&self, image: &ImagePermit) -> Result<ImageId, PrepareError> {
+        self.pulls
+            .prepare(&self.client, image.image(), self.config.pull_stall_timeout)
+            .await
+    }
+
+    async fn launch(
+        &self,
+        permit: &LaunchPermit,
+        ticket: &StartTicket,
+    ) -> Result<Launched, LaunchError> {
+        launch::launch(&self.client, &self.config, permit, ticket).await
+    }
+
+    async fn inspect(&self, name: &ContainerName) -> Result<Sighting, RunnerError> {
+        let seen = sighting::look_for_ours(&self.client, name).await;
+        let seen = seen.map_err(|trouble| trouble.during("inspect"))?;
+        Ok(seen.map_or(Sighting::Absent, |seen| seen.sighting))
+    }
+
+    async fn changed(&self, name: &ContainerName) -> Result<(), RunnerError> {
+        const OPERATION: &str = "wait";
+        let docker = self
+            .client
+            .stream()
+            .await
+            .map_err(|trouble| trouble.during(OPERATION))?;
+        let options = WaitContainerOptions {
+            condition: "not-running".to_owned(),
+        };
+        let mut ends = docker
+            .wait_container(&name.to_string(), Some(options))
+            .boxed();
+        match timeout(WAIT, ends.next()).await {
+            // Whatever was said about the exit: inspect tells.
+            Err(_) | Ok(None | Some(Ok(_) | Err(Error::DockerContainerWaitError { .. }))) => Ok(()),
+            Ok(Some(Err(error))) => match Trouble::from(error) {
+                trouble if trouble.status() == Some(404) => Ok(()),
+                trouble => Err(trouble.during(OPERATION)),
+            },
+        }
+    }
+
+    async fn terminate(&self, name: &ContainerName) -> Result<(), RunnerError> {
+        self.signal(name, "SIGTERM", "terminate").await
+    }
+
+    async fn kill(&self, name: &ContainerName) -> Result<(), RunnerError> {
+        self.signal(name, "SIGKILL", "kill").await
+    }
+
+    async fn leftovers(
+        &self,
+        name: &ContainerName,
+    ) -> Result<Option<domain::Leftovers>, RunnerError> {
+        leftovers::look(&self.client, name).await
+    }
+
+    async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError> {
+        let removed = removal::remove(&self.client, name, removal::REMOVAL).await;
+        removed.map_err(|trouble| trouble.during("remove"))
+    }
+
+    async fn logs(&self, name: &ContainerName) -> Result<LogStream, RunnerError> {
+        const OPERATION: &str = "logs";
+        let failed = |error: Error| Trouble::from(error).during(OPERATION);
+        let absent = || RunnerError {
+            operation: OPERATION,
+            detail: "there is no such container".to_owned(),
+            unreachable: false,
+        };
+        let seen = sighting::look_for_ours(&self.client, name).await;
+        let seen = seen
+            .map_err(|trouble| trouble.during(OPERATION))?
+            .ok_or_else(absent)?;
+        let docker = self
+            .client
+            .stream()
+            .await
+            .map_err(|trouble| trouble.during(OPERATION))?;
+        let options = LogsOptions {
+            stdout: true,
+            stderr: true,
+            tail: "all".to_owned(),
+            ..Default::default()
+        };
+        let mut output = docker.logs(&seen.id, Some(options)).boxed();
+        // The first part tells whether there will be any; the rest is read as fast as it is taken.
+        let first = match timeout(QUICK, output.next()).await {
+            Err(_) => return Err(Trouble::Unreachable("no answer".to_owned()).during(OPERATION)),
+            Ok(Some(Err(error))) => return Err(failed(error)),
+            Ok(first) => first,
+        };
+        let output = stream::iter(first).chain(output);
+        Ok(output
+            .map(move |part| part.map(LogOutput::into_bytes).map_err(failed))
+            .boxed())
+    }
+
+    async fn list(&self) -> Result<Vec<ContainerName>, RunnerError> {
+        let during = |trouble: Trouble| trouble.during("list");
+        let filters = labels::filter(&self.config.instance);
+        let options = ListContainersOptions {
+            all: true,
+            filters: Some(filters.clone()),
+            ..Default::default()
+        };
+        let containers = self
+            .client
+            .call(QUICK, async |docker| {
+                docker.list_containers(Some(options)).await
+            })
+            .await
+            .map_err(during)?;
+        // A volume may be all that is left of an attempt.
+        let options = ListVolumesOptions {
+            filters: Some(filters),
+        };
+        let volumes = self
+            .client
+            .call(QUICK, async |docker| {
+                docker.list_volumes(Some(options)).await
+            })
+            .await
+            .map_err(during)?;
+        let containers = containers
+            .into_iter()
+            .flat_map(|container| container.names.unwrap_or_default());
+        let volumes = volumes
+            .volumes
+            .unwrap_or_default()
+            .into_iter()
+            .map(|volume| volume.name);
+        let names: BTreeSet<ContainerName> = containers
+            .filter_map(|name| ContainerName::parse(name.trim_start_matches('/')))
+            .chain(volumes.filter_map(|volume| ContainerName::parse(volume.strip_suffix("-data")?)))
+            .filter(|name| *name.instance() == self.config.instance)
+            .collect();
+        Ok(names.into_iter().collect())
+    }
+
+    async fn ping(&self) -> Result<(), RunnerError> {
+        let answer = self
+            .client
+            .call(PING, async |docker| docker.ping().await)
+            .await;
+        answer.map(drop).map_err(|trouble| trouble.during("ping"))
+    }
+}

@@ -1,0 +1,301 @@
+//! The rows of jobs, their attempts and the decisions about them.
+
+use domain::{Decision, Job, JobId, Lifecycle, Timestamp};
+use engine::{Accepted, JobQuery, NewJob};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
+
+use crate::failure::Failure;
+use crate::keys;
+use crate::record::{Fields, StateColumns, clamp, inputs_column, reason_columns};
+
+/// One row per attempt of each job, the job's columns repeated; as [`Fields`] reads them.
+macro_rules! select_jobs {
+    ($rest:literal) => {
+        concat!(
+            "SELECT j.id, j.owner, j.client, j.kind, j.image_asked, j.site_url_asked, j.site_url, \
+             j.max_duration_ms, j.inputs, j.submitted_at, j.start_by, \
+             j.state, j.until, j.since, j.deadline, j.kill_at, j.stop_cause, j.forget, \
+             j.ended_at, j.end_reason, j.end_code, j.outcome, j.delivery, j.unsent_bytes, \
+             a.number, a.image, a.image_id, a.started_at, a.running_at, a.ended_at, a.reason, a.exit_code \
+             FROM jobs AS j JOIN attempts AS a ON a.job = j.seq ",
+            $rest
+        )
+    };
+}
+
+/// Saves a new job if its keys are free and a slot is.
+pub(crate) fn accept(db: &Connection, new: &NewJob) -> Result<Accepted, Failure> {
+    let job = &*new.job;
+    for key in &new.keys {
+        if let Some(known) = keys::find(db, key, job.submitted_at)? {
+            return Ok(Accepted::Known(known));
+        }
+    }
+    if let Some(slots) = new.slots
+        && slots_taken(db)? >= i64::from(slots)
+    {
+        return Ok(Accepted::Full);
+    }
+    insert(db, job)?;
+    keys::add(db, &new.keys, &job.id, &new.body_sha256)?;
+    save_attempts_and_decisions(db, db.last_insert_rowid(), job, &new.decisions)?;
+    keys::follow(db, job)?;
+    Ok(Accepted::New)
+}
+
+fn slots_taken(db: &Connection) -> Result<i64, Failure> {
+    let mut taken = 0;
+    for state in Lifecycle::ALL
+        .into_iter()
+        .filter(|state| state.holds_slot())
+    {
+        taken += db
+            .prepare_cached("SELECT count(*) FROM jobs WHERE state = ?1")?
+            .query_row([state.as_str()], |row| row.get::<_, i64>(0))?;
+    }
+    Ok(taken)
+}
+
+fn insert(db: &Connection, job: &Job) -> Result<(), Failure> {
+    let (inputs, state) = (inputs_column(&job.inputs)?, StateColumns::of(&job.state));
+    let site_url = job.site_url.as_ref().map(domain::SiteUrl::as_str);
+    let max_duration_ms = i64::try_from(job.max_duration.as_millis()).unwrap_or(i64::MAX);
+    let request: [&dyn ToSql; 11] = [
+        &job.id.as_str(),
+        &job.owner.0,
+        &job.client.as_str(),
+        &job.kind.as_str(),
+        &job.image_asked,
+        &job.site_url_asked,
+        &site_url,
+        &max_duration_ms,
+        &inputs,
+        &job.submitted_at.as_millis(),
+        &job.start_by.as_millis(),
+    ];
+    let values: Vec<&dyn ToSql> = request.into_iter().chain(state.values()).collect();
+    db.prepare_cached(
+        "INSERT INTO jobs (id, owner, client, kind, image_asked, site_url_asked, site_url, max_duration_ms, inputs,
+             submitted_at, start_by, state, until, since, deadline, kill_at, stop_cause, forget,
+             ended_at, end_reason, end_code, outcome, delivery, unsent_bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+             ?19, ?20, ?21, ?22, ?23, ?24)",
+    )?
+    .execute(values.as_slice())?;
+    Ok(())
+}
+
+/// Saves what changes in a job's life: state, attempts, new decisions, and with them its keys.
+/// What it was submitted with never changes, but for the site URL, which is settled on later.
+pub(crate) fn update(db: &Connection, job: &Job, decisions: &[Decision]) -> Result<(), Failure> {
+    let state = StateColumns::of(&job.state);
+    let site_url = job.site_url.as_ref().map(domain::SiteUrl::as_str);
+    let id = job.id.as_str();
+    let mut values: Vec<&dyn ToSql> = state.values().into();
+    values.extend([&site_url as &dyn ToSql, &id]);
+    let seq: i64 = db
+        .prepare_cached(
+            "UPDATE jobs SET state = ?1, until = ?2, since = ?3, deadline = ?4, kill_at = ?5, stop_cause = ?6,
+                 forget = ?7, ended_at = ?8, end_reason = ?9, end_code = ?10, outcome = ?11, delivery = ?12,
+                 unsent_bytes = ?13, site_url = ?14
+             WHERE id = ?15 RETURNING seq",
+        )?
+        .query_row(values.as_slice(), |row| row.get(0))
+        .optional()?
+        .ok_or(Failure::NoSuchJob)?;
+    save_attempts_and_decisions(db, seq, job, decisions)?;
+    keys::follow(db, job)
+}
+
+fn save_attempts_and_decisions(
+    db: &Connection,
+    seq: i64,
+    job: &Job,
+    decisions: &[Decision],
+) -> Result<(), Failure> {
+    for attempt in &job.attempts {
+        let (reason, exit_code) = reason_columns(attempt.reason);
+        db.prepare_cached(
+            "INSERT OR REPLACE INTO attempts
+                 (job, number, image, image_id, started_at, running_at, ended_at, reason, exit_code)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            seq,
+            attempt.number,
+            attempt.image.to_string(),
+            attempt.image_id.as_ref().map(domain::Digest::as_str),
+            attempt.started_at.as_millis(),
+            attempt.running_at.map(Timestamp::as_millis),
+            attempt.ended_at.map(Timestamp::as_millis),
+            reason,
+            exit_code,
+        ])?;
+    }
+    for decision in decisions {
+        let read = serde_json::to_string(&decision.read)
+            .map_err(|error| Failure::malformed("read", error.to_string()))?;
+        db.prepare_cached(
+            "INSERT INTO decisions (job, at, hook, attempt, policy, component_sha256, settings_sha256, read,
+                 outcome, verdict, value, reason, micros)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        )?
+        .execute(params![
+            seq,
+            decision.at.as_millis(),
+            decision.hook.as_str(),
+            decision.attempt,
+            decision.policy,
+            decision.component_sha256,
+            decision.settings_sha256,
+            read,
+            decision.outcome.as_str(),
+            decision.verdict,
+            decision.value,
+            decision.reason,
+            clamp(decision.micros),
+        ])?;
+    }
+    Ok(())
+}
+
+/// Removes a job's record; its keys stand until `key_until`.
+pub(crate) fn forget(db: &Connection, id: &JobId, key_until: Timestamp) -> Result<(), Failure> {
+    db.prepare_cached("DELETE FROM jobs WHERE id = ?1")?
+        .execute([id.as_str()])?;
+    keys::keep_until(db, id, key_until)
+}
+
+/// Removes records of removed jobs that ended before `before`, and keys that ran out.
+pub(crate) fn prune(db: &Connection, before: Timestamp, now: Timestamp) -> Result<u64, Failure> {
+    let removed = db
+        .prepare_cached("DELETE FROM jobs WHERE state = 'removed' AND ended_at < ?1")?
+        .execute([before.as_millis()])?;
+    keys::prune(db, now)?;
+    Ok(removed as u64)
+}
+
+/// The job of that id.
+pub(crate) fn find(db: &Connection, id: &JobId) -> Result<Option<Job>, Failure> {
+    load(
+        db,
+        select_jobs!("WHERE j.id = ?1 ORDER BY a.number"),
+        &id.as_str(),
+    )
+}
+
+fn load(db: &Connection, sql: &str, key: &dyn ToSql) -> Result<Option<Job>, Failure> {
+    const JOB_COLUMNS: usize = 24;
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query([key])?;
+    let mut found: Option<Job> = None;
+    while let Some(row) = rows.next()? {
+        match &mut found {
+            None => {
+                let mut fields = Fields::of(row);
+                let mut job = fields.job()?;
+                job.attempts.push(fields.attempt()?);
+                found = Some(job);
+            }
+            Some(job) => job
+                .attempts
+                .push(Fields::after(row, JOB_COLUMNS).attempt()?),
+        }
+    }
+    Ok(found)
+}
+
+fn load_all(db: &Connection, seqs: &[i64]) -> Result<Vec<Job>, Failure> {
+    let load = |seq| load(db, select_jobs!("WHERE j.seq = ?1 ORDER BY a.number"), seq);
+    seqs.iter()
+        .filter_map(|seq| load(seq).transpose())
+        .collect()
+}
+
+/// The decisions about a job, oldest first.
+pub(crate) fn decisions(db: &Connection, id: &JobId) -> Result<Vec<Decision>, Failure> {
+    let mut statement = db.prepare_cached(
+        "SELECT d.at, d.hook, d.attempt, d.policy, d.component_sha256, d.settings_sha256, d.read,
+             d.outcome, d.verdict, d.value, d.reason, d.micros
+         FROM decisions AS d JOIN jobs AS j ON d.job = j.seq WHERE j.id = ?1 ORDER BY d.seq",
+    )?;
+    let mut rows = statement.query([id.as_str()])?;
+    let mut decisions = Vec::new();
+    while let Some(row) = rows.next()? {
+        decisions.push(Fields::of(row).decision()?);
+    }
+    Ok(decisions)
+}
+
+/// A page of jobs, newest first. After a job that is not there any more, nothing comes.
+pub(crate) fn page(db: &Connection, query: &JobQuery) -> Result<Vec<Job>, Failure> {
+    let before = match &query.before {
+        None => i64::MAX,
+        Some(id) => {
+            let seq = db
+                .prepare_cached("SELECT seq FROM jobs WHERE id = ?1")?
+                .query_row([id.as_str()], |row| row.get(0))
+                .optional()?;
+            let Some(seq) = seq else {
+                return Ok(Vec::new());
+            };
+            seq
+        }
+    };
+    let limit = i64::from(query.limit);
+    let owner = query.owner.map(|owner| owner.0);
+    let mut seqs = Vec::new();
+    let mut collect = |sql: &str, values: &[&dyn ToSql]| -> Result<(), Failure> {
+        let mut statement = db.prepare_cached(sql)?;
+        for seq in statement.query_map(values, |row| row.get::<_, i64>(0))? {
+            seqs.push(seq?);
+        }
+        Ok(())
+    };
+    // Each statement reads one stretch of one index, however many jobs there are.
+    if query.states.is_empty() {
+        match owner {
+            None => collect(
+                "SELECT seq FROM jobs WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
+                &[&before, &limit],
+            )?,
+            Some(owner) => collect(
+                "SELECT seq FROM jobs WHERE seq < ?1 AND owner = ?3 ORDER BY seq DESC LIMIT ?2",
+                &[&before, &limit, &owner],
+            )?,
+        }
+    }
+    for state in &query.states {
+        let state = state.as_str();
+        match owner {
+            None => collect(
+                "SELECT seq FROM jobs WHERE seq < ?1 AND state = ?3 ORDER BY seq DESC LIMIT ?2",
+                &[&before, &limit, &state],
+            )?,
+            Some(owner) => collect(
+                "SELECT seq FROM jobs WHERE seq < ?1 AND state = ?3 AND owner = ?4 ORDER BY seq DESC LIMIT ?2",
+                &[&before, &limit, &state, &owner],
+            )?,
+        }
+    }
+    seqs.sort_unstable_by(|a, b| b.cmp(a));
+    seqs.dedup();
+    seqs.truncate(query.limit as usize);
+    load_all(db, &seqs)
+}
+
+/// Every job but the removed, in the order of acceptance.
+pub(crate) fn unfinished(db: &Connection) -> Result<Vec<Job>, Failure> {
+    let mut seqs = Vec::new();
+    for state in Lifecycle::ALL
+        .into_iter()
+        .filter(|state| *state != Lifecycle::Removed)
+    {
+        let mut statement = db.prepare_cached("SELECT seq FROM jobs WHERE state = ?1")?;
+        for seq in statement.query_map([state.as_str()], |row| row.get::<_, i64>(0))? {
+            seqs.push(seq?);
+        }
+    }
+    seqs.sort_unstable();
+    load_all(db, &seqs)
+}

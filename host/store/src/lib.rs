@@ -1,0 +1,22 @@
+//! Keeps jobs, decisions and registrations in an SQLite database.
+//!
+//! One thread writes. Whatever is asked of it while a transaction is being synced to disk goes
+//! into the next one together, so many small commits cost one sync, and none is answered before
+//! it is durable. Reads go through connections of their own and wait for no writer.
+
+mod failure;
+mod jobs;
+mod keys;
+mod open;
+mod readers;
+mod record;
+mod registrations;
+mod schema;
+mod store;
+mod writer;
+
+#[cfg(test)]
+mod testing;
+
+pub use open::OpenError;
+pub use store::{SqliteStore, StoreConfig};

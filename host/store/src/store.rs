@@ -1,0 +1,179 @@
+//! The store: what the engine and the API ask, given to the writer or the readers.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::{ClientId, Decision, Job, JobId, Timestamp};
+use engine::{
+    Accepted, JobKey, JobQuery, KeyedJob, NewJob, Registered, Registration, Registrations, Store,
+    StoreError,
+};
+use rusqlite::Connection;
+
+use crate::failure::Failure;
+use crate::open::{self, OpenError};
+use crate::readers::Readers;
+use crate::writer::Writer;
+use crate::{jobs, keys, registrations};
+
+/// Where the store is.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The database. Its directory has to exist; a lock and SQLite's own files are kept beside it,
+    /// under its name with other endings.
+    pub path: PathBuf,
+}
+
+/// The store. Dropping it waits for what was asked of it, then lets go of the files.
+pub struct SqliteStore {
+    // In the order of dropping: writer and readers are gone before the lock is.
+    writer: Writer,
+    readers: Arc<Readers>,
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the database, or creates it.
+    ///
+    /// # Errors
+    /// When it cannot be had, or is not one of ours, newer, damaged or in use. It is left as it is.
+    pub fn open(config: StoreConfig) -> Result<Self, OpenError> {
+        let StoreConfig { path } = config;
+        let opened = open::open(&path)?;
+        let writer = Writer::start(opened.writer).map_err(|error| OpenError::Failed {
+            path,
+            operation: "starting its thread",
+            detail: error.to_string(),
+        })?;
+        Ok(Self {
+            writer,
+            readers: Arc::new(Readers::new(opened.readers)),
+            _lock: opened.lock,
+        })
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.writer
+            .write(work)
+            .await
+            .map_err(|failure| failure.during(operation))
+    }
+
+    /// A read of one statement that takes microseconds, on the caller's thread.
+    fn look_up<T>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Connection) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
+        self.readers
+            .read(work)
+            .map_err(|failure| failure.during(operation))
+    }
+
+    /// A read that may take milliseconds, on a thread for such.
+    async fn list<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let readers = self.readers.clone();
+        let read = tokio::task::spawn_blocking(move || readers.read_snapshot(work));
+        read.await
+            .unwrap_or(Err(Failure::Closed))
+            .map_err(|failure| failure.during(operation))
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn accept(&self, new: NewJob) -> Result<Accepted, StoreError> {
+        self.write("saving a new job", move |db| jobs::accept(db, &new))
+            .await
+    }
+
+    async fn commit(&self, job: Arc<Job>, decisions: Vec<Decision>) -> Result<(), StoreError> {
+        self.write("saving a job's state", move |db| {
+            jobs::update(db, &job, &decisions)
+        })
+        .await
+    }
+
+    async fn forget(&self, id: &JobId, key_until: Timestamp) -> Result<(), StoreError> {
+        let id = id.clone();
+        self.write("removing a job's record", move |db| {
+            jobs::forget(db, &id, key_until)
+        })
+        .await
+    }
+
+    async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
+        self.look_up("reading a job", |db| jobs::find(db, id))
+    }
+
+    async fn decisions(&self, id: &JobId) -> Result<Vec<Decision>, StoreError> {
+        self.look_up("reading a job's decisions", |db| jobs::decisions(db, id))
+    }
+
+    async fn by_key(&self, key: &JobKey, now: Timestamp) -> Result<Option<KeyedJob>, StoreError> {
+        self.look_up("looking for a job by its key", |db| {
+            keys::find(db, key, now)
+        })
+    }
+
+    async fn page(&self, query: &JobQuery) -> Result<Vec<Job>, StoreError> {
+        let query = query.clone();
+        self.list("listing jobs", move |db| jobs::page(db, &query))
+            .await
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Job>, StoreError> {
+        self.list("reading unfinished jobs", jobs::unfinished).await
+    }
+
+    async fn prune(&self, before: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
+        self.write("removing old records", move |db| {
+            jobs::prune(db, before, now)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Registrations for SqliteStore {
+    async fn register(
+        &self,
+        client: &ClientId,
+        key_hash: &str,
+        now: Timestamp,
+    ) -> Result<Registered, StoreError> {
+        let (client, key_hash) = (client.clone(), key_hash.to_owned());
+        self.write("registering a client", move |db| {
+            registrations::register(db, &client, &key_hash, now)
+        })
+        .await
+    }
+
+    async fn registration(&self, client: &ClientId) -> Result<Option<Registration>, StoreError> {
+        self.look_up("reading a registration", |db| {
+            registrations::find(db, client)
+        })
+    }
+
+    async fn unregister(&self, client: &ClientId) -> Result<bool, StoreError> {
+        let client = client.clone();
+        self.write("ending a registration", move |db| {
+            registrations::unregister(db, &client)
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

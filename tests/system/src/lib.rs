@@ -1,0 +1,25 @@
+//! A harness around the real offloader binary, for tests that see it as its clients do.
+//!
+//! `cargo xtask test` builds the binary and prepares container engine and registry, and passes them
+//! on as environment variables (see [`need_engine`] and [`Setup::new`]). A plain `cargo test` takes
+//! the binary that `cargo build -p offloader` made.
+//!
+//! ```no_run
+//! # use offloader_system_tests::{KEY, Setup};
+//! # async fn test() {
+//! let setup = Setup::new().config("jobs.max_concurrent_jobs = 1");
+//! let daemon = setup.start().await;
+//! let answer = daemon.client("site", KEY).list().await.unwrap();
+//! assert_eq!(answer.status, 200);
+//! # }
+//! ```
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests start the daemon and look at what it leaves, with plain means"
+)]
+
+mod daemon;
+mod engine;
+
+pub use daemon::{ADMIN_SECRET, Daemon, Ended, KEY, Setup};
+pub use engine::{TestEngine, need_engine};

@@ -1,0 +1,114 @@
+//! Slots, repeated submissions, and other people's jobs.
+
+use offloader_system_tests::KEY;
+use site::Answer;
+
+use crate::work::{WORKS_ON, Work};
+
+#[tokio::test]
+async fn no_more_jobs_run_than_there_are_slots() {
+    let test = "no_more_jobs_run_than_there_are_slots";
+    let Some(work) = Work::configured(test, WORKS_ON, "jobs.max_concurrent_jobs = 2").await else {
+        return;
+    };
+    let bodies = ["one", "two", "three", "four"].map(|id| work.recording(id));
+    let [one, two, three, four] = &bodies;
+    let answers: [Answer; 4] = tokio::join!(
+        work.submit(one),
+        work.submit(two),
+        work.submit(three),
+        work.submit(four)
+    )
+    .into();
+    let started: Vec<_> = answers
+        .iter()
+        .filter(|answer| answer.status == 200)
+        .collect();
+    assert_eq!(started.len(), 2, "{answers:?}");
+    for refused in answers.iter().filter(|answer| answer.status != 200) {
+        assert_eq!(refused.status, 503, "{refused:?}");
+        assert_eq!(
+            refused.text(),
+            "failed to create recording job: max concurrent jobs reached"
+        );
+    }
+    // A slot that is free again is used again.
+    let id = started[0].job_id().expect("a job has an id");
+    work.engine.docker(&["stop", &work.container(&id)]);
+    work.until_ended(&id).await;
+    work.start("five").await;
+}
+
+#[tokio::test]
+async fn the_same_work_is_done_once() {
+    let Some(work) = Work::begin("the_same_work_is_done_once", WORKS_ON).await else {
+        return;
+    };
+    let body = work.recording("same");
+    let (one, other) = tokio::join!(work.submit(&body), work.submit(&body));
+    assert_eq!((one.status, other.status), (200, 200), "{one:?} {other:?}");
+    let id = one.job_id().expect("a job has an id");
+    assert_eq!(other.job_id().as_ref(), Some(&id));
+    work.container(&id);
+    assert_eq!(work.submit(&body).await.job_id(), Some(id));
+}
+
+#[tokio::test]
+async fn a_job_is_its_clients_and_the_administrators() {
+    let test = "a_job_is_its_clients_and_the_administrators";
+    let config = "[api.security]\nenable_admin = true\n\
+                  admin_secret_key = \"the-secret-of-the-administrator-in-a-test\"";
+    let Some(work) = Work::configured(test, WORKS_ON, config).await else {
+        return;
+    };
+    let id = work.start("rec").await;
+    let stranger = work.daemon.client("a-stranger", KEY);
+    for answer in [
+        stranger.job(&id).await,
+        stranger.logs(&id).await,
+        stranger.delete(&id).await,
+    ] {
+        assert_eq!(answer.expect("the daemon answers").status, 404);
+    }
+    let list = stranger.list().await.expect("the daemon answers").json();
+    assert_eq!(list["jobs"].as_array().map(Vec::len), Some(0), "{list}");
+    let admin = work.daemon.admin();
+    assert_eq!(
+        admin.job(&id).await.expect("the daemon answers").status,
+        200
+    );
+    let list = admin.list().await.expect("the daemon answers").json();
+    assert_eq!(list["jobs"][0]["id"], id.as_str(), "{list}");
+    work.container(&id);
+}
+
+#[tokio::test]
+async fn an_image_that_does_not_exist_fails_the_submission_and_leaves_nothing() {
+    let test = "an_image_that_does_not_exist_fails_the_submission_and_leaves_nothing";
+    let config = "jobs.start_timeout = \"20s\"";
+    let Some(work) = Work::configured(test, WORKS_ON, config).await else {
+        return;
+    };
+    let mut body = work.recording("rec");
+    body["runner"] = format!("{}/calls-recorder:v9.9.9", work.engine.registry()).into();
+    let answer = work.submit(&body).await;
+    assert!((500..600).contains(&answer.status), "{answer:?}");
+    assert!(
+        answer
+            .text()
+            .starts_with("failed to create recording job: "),
+        "{answer:?}"
+    );
+    let jobs = work
+        .client()
+        .list()
+        .await
+        .expect("the daemon answers")
+        .json();
+    for job in jobs["jobs"].as_array().into_iter().flatten() {
+        let id = job["id"].as_str().expect("a job has an id");
+        assert!(work.engine.containers_of(id).is_empty() && work.engine.volumes_of(id).is_empty());
+    }
+    // It takes no slot, and a new press works.
+    work.start("rec").await;
+}

@@ -1,0 +1,181 @@
+//! `cargo xtask test`: every check and test there is, and an honest count at the end.
+
+mod totals;
+
+use std::env;
+use std::fs;
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+use self::totals::Totals;
+use crate::demo;
+use crate::engine::Engine;
+use crate::guests::{POLICIES, TARGET, cargo};
+use crate::host;
+use crate::layout::Layout;
+use crate::process::{Job, command, run as run_to_end};
+use crate::stage::{Built, Stage, Step};
+
+/// How much to do.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Also what takes long: ten thousand cases for each property, tests that ask for it
+    #[arg(long)]
+    slow: bool,
+}
+
+const SLOW_CASES: &str = "10000";
+
+/// Runs everything, also after a failure, so that one run tells all of them.
+pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
+    let began = Instant::now();
+    let mut failed = Vec::new();
+    let mut note = |name: &str, result: Result<()>| {
+        if let Err(error) = result {
+            eprintln!("FAILED: {name}: {error:#}");
+            failed.push(name.to_owned());
+        }
+    };
+
+    for (name, check) in checks(layout) {
+        note(name, checked(name, check).await);
+    }
+    let built = Built::build(layout).await?;
+    let mut stage = stage(layout).await?;
+    let skips = layout.target("skipped-tests");
+    let _ = fs::remove_file(&skips);
+
+    let mut totals = Totals::default();
+    let mut tests = cargo_in(layout, &["test", "--no-fail-fast"]);
+    tests.arg("--workspace");
+    tests
+        .env("OFFLOADER_BIN", &built.daemon)
+        .env("OFFLOADER_POLICIES", &built.policies);
+    tests.env("OFFLOADER_TEST_SKIPS", &skips);
+    if let Some(stage) = &stage {
+        let engine = stage.engine.host();
+        tests
+            .env("OFFLOADER_TEST_ENGINE", engine)
+            .env("DOCKER_HOST", engine);
+        tests.env("OFFLOADER_TEST_REGISTRY", stage.registry.address());
+    }
+    if options.slow {
+        tests
+            .env("OFFLOADER_TEST_SLOW", "1")
+            .env("PROPTEST_CASES", SLOW_CASES);
+    }
+    println!("· tests …");
+    note("tests", count(&mut tests, &mut totals).await);
+
+    let mut skipped = totals::skipped(&skips)?;
+    match &mut stage {
+        Some(stage) => {
+            println!("· the demo …");
+            note("demo", demo::hold(layout, &built, stage).await);
+        }
+        None => skipped.push("the demo".to_owned()),
+    }
+    drop(stage);
+
+    println!("\n{totals}");
+    if !skipped.is_empty() {
+        println!(
+            "{} skipped, having no container engine: {}",
+            skipped.len(),
+            skipped.join(", ")
+        );
+    }
+    let minutes = began.elapsed().as_secs_f64() / 60.0;
+    if !failed.is_empty() {
+        bail!("failed after {minutes:.1} minutes: {}", failed.join(", "));
+    }
+    println!("All that was run passed, in {minutes:.1} minutes.");
+    Ok(())
+}
+
+/// What needs nothing prepared.
+fn checks(layout: &Layout) -> Vec<(&'static str, Command)> {
+    let mut guests = cargo_in(layout, &["clippy", "--target", TARGET]);
+    for policy in POLICIES {
+        guests.args(["--package", policy]);
+    }
+    guests.args(["--", "--deny", "warnings"]);
+    let mut docs = cargo_in(
+        layout,
+        &["doc", "--no-deps", "--document-private-items", "--quiet"],
+    );
+    docs.env("RUSTDOCFLAGS", "--deny warnings");
+    vec![
+        ("format", cargo_in(layout, &["fmt", "--all", "--check"])),
+        (
+            "lints",
+            cargo_in(
+                layout,
+                &[
+                    "clippy",
+                    "--all-targets",
+                    "--quiet",
+                    "--",
+                    "--deny",
+                    "warnings",
+                ],
+            ),
+        ),
+        ("lints of the policies", guests),
+        ("documentation", docs),
+    ]
+}
+
+async fn checked(name: &str, mut check: Command) -> Result<()> {
+    let step = Step::begin(name);
+    let result = run_to_end(&mut check).await;
+    step.end();
+    result
+}
+
+/// The containers' side. Where no engine can be had that is an error under CI; by hand the tests that
+/// need one are skipped, and named at the end.
+async fn stage(layout: &Layout) -> Result<Option<Stage>> {
+    let prepared = async {
+        host::ensure(layout, host::CALL).await?;
+        Engine::find_or_start(layout).await
+    };
+    match prepared.await {
+        Ok(engine) => Stage::prepare(layout, engine).await.map(Some),
+        Err(error) if env::var_os("CI").is_some() => Err(error),
+        Err(error) => {
+            eprintln!("no tests with containers: {error:#}");
+            Ok(None)
+        }
+    }
+}
+
+/// Runs cargo test with its output on ours, and adds up what it says.
+async fn count(tests: &mut Command, totals: &mut Totals) -> Result<()> {
+    let mut job = Job::start(tests.stdout(Stdio::piped()))?;
+    let output = job.stdout().context("cargo test has no output")?;
+    let mut lines = BufReader::new(output).lines();
+    while let Some(line) = lines
+        .next_line()
+        .await
+        .context("reading cargo test's output")?
+    {
+        println!("{line}");
+        totals.add(&line);
+    }
+    let status = job.wait().await?;
+    if !status.success() {
+        bail!("cargo test: {status}");
+    }
+    Ok(())
+}
+
+fn cargo_in(layout: &Layout, args: &[&str]) -> Command {
+    let mut cargo = command(cargo());
+    cargo.current_dir(layout.root()).args(args);
+    cargo
+}
