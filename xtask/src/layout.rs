@@ -55,9 +55,14 @@ impl Layout {
 
     /// Eight hexadecimal digits that stand for this checkout in names that others can see.
     pub(crate) fn key(&self) -> String {
+        self.key_bytes().map(|byte| format!("{byte:02x}")).concat()
+    }
+
+    /// The same as bytes.
+    pub(crate) fn key_bytes(&self) -> [u8; 4] {
         let mut hasher = DefaultHasher::new();
         self.root.hash(&mut hasher);
-        format!("{:08x}", hasher.finish() as u32)
+        (hasher.finish() as u32).to_be_bytes()
     }
 
     /// Where sockets live. A Unix socket's path has at most 107 bytes and a checkout may lie deep, so

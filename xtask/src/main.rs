@@ -8,6 +8,7 @@
     reason = "a developer's tool works on the checkout and its environment directly"
 )]
 
+mod bench;
 mod demo;
 mod engine;
 mod guests;
@@ -51,6 +52,8 @@ enum Command {
     Demo,
     /// Every check and test there is: format, lints, documentation, unit and system tests, the demo
     Test(suite::Options),
+    /// Measure the release build, beside the least that the same work can cost
+    Bench(bench::Options),
 }
 
 #[derive(Subcommand)]
@@ -95,6 +98,7 @@ async fn run(command: Command, layout: &Layout) -> Result<()> {
         }
         Command::Demo => demo::run(layout).await,
         Command::Test(options) => suite::run(layout, &options).await,
+        Command::Bench(options) => bench::run(layout, &options).await,
     }
 }
 

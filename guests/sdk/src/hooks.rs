@@ -41,7 +41,10 @@ pub mod settings_check {
 }
 
 fn denial(code: &str, message: impl Into<String>) -> Denial {
-    Denial { code: code.into(), message: message.into() }
+    Denial {
+        code: code.into(),
+        message: message.into(),
+    }
 }
 
 /// A duration as the contract has it; one that is too long is the longest there is.
@@ -52,7 +55,10 @@ fn millis(duration: Duration) -> u64 {
 impl image_selection::Verdict {
     /// This image instead, with the reason for people.
     pub fn choose(image: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Use(image_selection::Choice { image: image.into(), reason: Some(reason.into()) })
+        Self::Use(image_selection::Choice {
+            image: image.into(),
+            reason: Some(reason.into()),
+        })
     }
 
     /// No image; with a code for tools and what people are told.
@@ -64,7 +70,10 @@ impl image_selection::Verdict {
 impl site_url::Verdict {
     /// This URL instead, with the reason for people.
     pub fn choose(url: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Use(site_url::Choice { url: url.into(), reason: Some(reason.into()) })
+        Self::Use(site_url::Choice {
+            url: url.into(),
+            reason: Some(reason.into()),
+        })
     }
 
     /// No URL; with a code for tools and what people are told.
@@ -76,7 +85,10 @@ impl site_url::Verdict {
 impl retry::Verdict {
     /// Another attempt after a while, with the reason for people.
     pub fn after(delay: Duration, reason: impl Into<String>) -> Self {
-        Self::Retry(retry::Again { after: millis(delay), reason: Some(reason.into()) })
+        Self::Retry(retry::Again {
+            after: millis(delay),
+            reason: Some(reason.into()),
+        })
     }
 
     /// No other attempt, with the reason for people.
@@ -88,6 +100,9 @@ impl retry::Verdict {
 impl retention::Verdict {
     /// Keeps the data for a while, with the reason for people.
     pub fn keep_for(duration: Duration, reason: impl Into<String>) -> Self {
-        Self::KeepFor(retention::Period { duration: millis(duration), reason: Some(reason.into()) })
+        Self::KeepFor(retention::Period {
+            duration: millis(duration),
+            reason: Some(reason.into()),
+        })
     }
 }

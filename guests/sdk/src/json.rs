@@ -43,7 +43,11 @@ pub struct Malformed {
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not JSON: expected {} at byte {}", self.expected, self.offset)
+        write!(
+            f,
+            "not JSON: expected {} at byte {}",
+            self.expected, self.offset
+        )
     }
 }
 
@@ -72,7 +76,10 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     fn expected(&self, expected: &'static str) -> Malformed {
-        Malformed { expected, offset: self.at }
+        Malformed {
+            expected,
+            offset: self.at,
+        }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -122,7 +129,10 @@ impl Parser<'_> {
             }
             let key = self.text()?;
             if members.iter().any(|(known, _)| *known == key) {
-                return Err(Malformed { expected: "each key once", offset: begin });
+                return Err(Malformed {
+                    expected: "each key once",
+                    offset: begin,
+                });
             }
             self.space();
             if !self.eat(":") {
@@ -165,7 +175,10 @@ impl Parser<'_> {
         self.eat("-");
         let leading_zero = self.peek() == Some(b'0');
         if self.digits()? > 1 && leading_zero {
-            return Err(Malformed { expected: "a number without leading zeros", offset: begin });
+            return Err(Malformed {
+                expected: "a number without leading zeros",
+                offset: begin,
+            });
         }
         if self.eat(".") {
             self.digits()?;
@@ -182,7 +195,11 @@ impl Parser<'_> {
         while matches!(self.peek(), Some(b'0'..=b'9')) {
             self.at += 1;
         }
-        if self.at == begin { Err(self.expected("a digit")) } else { Ok(self.at - begin) }
+        if self.at == begin {
+            Err(self.expected("a digit"))
+        } else {
+            Ok(self.at - begin)
+        }
     }
 
     fn text(&mut self) -> Result<String, Malformed> {
@@ -190,7 +207,9 @@ impl Parser<'_> {
         self.eat("\"");
         loop {
             let rest = &self.text[self.at..];
-            let plain = rest.find(|c| c < ' ' || c == '"' || c == '\\').unwrap_or(rest.len());
+            let plain = rest
+                .find(|c| c < ' ' || c == '"' || c == '\\')
+                .unwrap_or(rest.len());
             out.push_str(&rest[..plain]);
             self.at += plain;
             if self.eat("\"") {
@@ -233,7 +252,10 @@ impl Parser<'_> {
         } else {
             first
         };
-        char::from_u32(code).ok_or(Malformed { expected: "a character", offset: begin })
+        char::from_u32(code).ok_or(Malformed {
+            expected: "a character",
+            offset: begin,
+        })
     }
 
     fn hex(&mut self) -> Result<u32, Malformed> {
@@ -258,8 +280,19 @@ mod tests {
         assert_eq!(
             parse(text),
             Ok(Value::Object(vec![
-                ("a".into(), Value::Array(vec![number("1"), number("-2.5e3"), Value::Bool(true), Value::Null])),
-                ("b\né😀".into(), Value::Object(vec![("c".into(), Value::Text("d".into()))])),
+                (
+                    "a".into(),
+                    Value::Array(vec![
+                        number("1"),
+                        number("-2.5e3"),
+                        Value::Bool(true),
+                        Value::Null
+                    ])
+                ),
+                (
+                    "b\né😀".into(),
+                    Value::Object(vec![("c".into(), Value::Text("d".into()))])
+                ),
                 ("e".into(), Value::Object(vec![])),
                 ("f".into(), Value::Array(vec![])),
             ]))
@@ -269,8 +302,23 @@ mod tests {
     #[test]
     fn refuses_what_is_not_json() {
         for bad in [
-            "", "{", "[1,]", "{\"a\":1,}", "{a:1}", "01", "1.", "-", "\"a", "\"\n\"", "\"\\x\"", "tru",
-            "1 2", "{\"a\":1,\"a\":2}", "\"\\ud800\"", "\"\\u12\"", "\"\\u+123\"",
+            "",
+            "{",
+            "[1,]",
+            "{\"a\":1,}",
+            "{a:1}",
+            "01",
+            "1.",
+            "-",
+            "\"a",
+            "\"\n\"",
+            "\"\\x\"",
+            "tru",
+            "1 2",
+            "{\"a\":1,\"a\":2}",
+            "\"\\ud800\"",
+            "\"\\u12\"",
+            "\"\\u+123\"",
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
@@ -281,6 +329,9 @@ mod tests {
     #[test]
     fn says_where() {
         let error = parse("{\"a\" 1}").unwrap_err();
-        assert_eq!(alloc::format!("{error}"), "not JSON: expected ':' at byte 5");
+        assert_eq!(
+            alloc::format!("{error}"),
+            "not JSON: expected ':' at byte 5"
+        );
     }
 }

@@ -26,13 +26,19 @@ impl FailureReason {
     /// The reason's name: lower case with dashes.
     #[must_use]
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(reason, _)| *reason == self).map_or("other", |(_, name)| name)
+        Self::ALL
+            .iter()
+            .find(|(reason, _)| *reason == self)
+            .map_or("other", |(_, name)| name)
     }
 
     /// The reason of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, known)| *known == name).map(|(reason, _)| *reason)
+        Self::ALL
+            .iter()
+            .find(|(_, known)| *known == name)
+            .map(|(reason, _)| *reason)
     }
 }
 

@@ -16,15 +16,26 @@ unsafe extern "C" {}
 ///
 /// # Safety
 /// `old` is null with a size of 0, or came from here with these sizes. `align` is a power of two.
-pub unsafe fn cabi_realloc(old: *mut u8, old_size: usize, align: usize, new_size: usize) -> *mut u8 {
+pub unsafe fn cabi_realloc(
+    old: *mut u8,
+    old_size: usize,
+    align: usize,
+    new_size: usize,
+) -> *mut u8 {
     if new_size == 0 {
         return ptr::without_provenance_mut(align);
     }
     let size = if old_size == 0 { new_size } else { old_size };
-    let Ok(layout) = Layout::from_size_align(size, align) else { core::arch::wasm32::unreachable() };
+    let Ok(layout) = Layout::from_size_align(size, align) else {
+        core::arch::wasm32::unreachable()
+    };
     // SAFETY: sizes are not 0 here, and `old` was allocated with `layout` as the caller promises.
     let new = unsafe {
-        if old_size == 0 { alloc(layout) } else { realloc(old, layout, new_size) }
+        if old_size == 0 {
+            alloc(layout)
+        } else {
+            realloc(old, layout, new_size)
+        }
     };
     if new.is_null() {
         handle_alloc_error(layout);

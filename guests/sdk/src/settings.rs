@@ -51,15 +51,28 @@ impl Settings {
     /// When the host cannot hand them out.
     #[must_use]
     pub fn from_host() -> Self {
-        let Ok(values) = store::get_all() else { panic!("no settings") };
-        Self { values, known: Vec::new(), problems: Vec::new() }
+        let Ok(values) = store::get_all() else {
+            panic!("no settings")
+        };
+        Self {
+            values,
+            known: Vec::new(),
+            problems: Vec::new(),
+        }
     }
 
     /// Settings for a test.
     #[must_use]
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Self {
-        let values = pairs.iter().map(|(k, v)| ((*k).to_string(), (*v).to_string())).collect();
-        Self { values, known: Vec::new(), problems: Vec::new() }
+        let values = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_string(), (*v).to_string()))
+            .collect();
+        Self {
+            values,
+            known: Vec::new(),
+            problems: Vec::new(),
+        }
     }
 
     /// Everything that was wrong, settings that nobody asked for among it.
@@ -69,7 +82,10 @@ impl Settings {
             if !self.known.contains(&key.as_str()) {
                 let known = self.known.join(", ");
                 let message = format!("unknown setting; there are {known}");
-                self.problems.push(Problem { key: key.clone(), message });
+                self.problems.push(Problem {
+                    key: key.clone(),
+                    message,
+                });
             }
         }
         self.problems
@@ -77,13 +93,19 @@ impl Settings {
 
     /// Notes something wrong with a setting.
     pub fn problem(&mut self, key: &str, message: impl Into<String>) {
-        self.problems.push(Problem { key: key.into(), message: message.into() });
+        self.problems.push(Problem {
+            key: key.into(),
+            message: message.into(),
+        });
     }
 
     /// A text, as it is.
     pub fn text(&mut self, key: &'static str) -> Option<String> {
         self.known.push(key);
-        self.values.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone())
+        self.values
+            .iter()
+            .find(|(k, _)| k == key)
+            .map(|(_, value)| value.clone())
     }
 
     /// `true` or `false`.
@@ -94,7 +116,9 @@ impl Settings {
     /// A whole number within a range.
     pub fn whole(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
-        self.parse(key, &expected, |text| text.parse().ok().filter(|n| range.contains(n)))
+        self.parse(key, &expected, |text| {
+            text.parse().ok().filter(|n| range.contains(n))
+        })
     }
 
     /// A number with up to three decimals, in thousandths: `1.5` is 1500. The range is in
@@ -105,7 +129,9 @@ impl Settings {
             thousandths_text(*range.start()),
             thousandths_text(*range.end())
         );
-        self.parse(key, &expected, |text| thousandths(text).filter(|n| range.contains(n)))
+        self.parse(key, &expected, |text| {
+            thousandths(text).filter(|n| range.contains(n))
+        })
     }
 
     /// A duration: a whole number and one of `ms`, `s`, `m`, `h` and `d`.
@@ -116,9 +142,10 @@ impl Settings {
     /// A list of texts: a JSON array of them.
     pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         let list = match self.json(key)? {
-            Value::Array(items) => {
-                items.iter().map(|item| item.as_text().map(String::from)).collect()
-            }
+            Value::Array(items) => items
+                .iter()
+                .map(|item| item.as_text().map(String::from))
+                .collect(),
             _ => None,
         };
         if list.is_none() {
@@ -152,14 +179,24 @@ impl Settings {
 
     fn json(&mut self, key: &'static str) -> Option<Value> {
         let text = self.text(key)?;
-        json::parse(&text).map_err(|error| self.problem(key, error.to_string())).ok()
+        json::parse(&text)
+            .map_err(|error| self.problem(key, error.to_string()))
+            .ok()
     }
 
-    fn parse<T>(&mut self, key: &'static str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+    fn parse<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
         let text = self.text(key)?;
         let value = parse(&text);
         if value.is_none() {
-            self.problem(key, format!("expected {expected}, found \"{}\"", shortened(&text)));
+            self.problem(
+                key,
+                format!("expected {expected}, found \"{}\"", shortened(&text)),
+            );
         }
         value
     }
@@ -191,13 +228,19 @@ fn thousandths(text: &str) -> Option<u32> {
         return None;
     }
     let decimals = decimals.parse::<u32>().ok()? * [0, 100, 10, 1][decimals.len()];
-    whole.parse::<u32>().ok()?.checked_mul(1000)?.checked_add(decimals)
+    whole
+        .parse::<u32>()
+        .ok()?
+        .checked_mul(1000)?
+        .checked_add(decimals)
 }
 
 fn thousandths_text(number: u32) -> String {
     match number % 1000 {
         0 => (number / 1000).to_string(),
-        rest => format!("{}.{:03}", number / 1000, rest).trim_end_matches('0').to_string(),
+        rest => format!("{}.{:03}", number / 1000, rest)
+            .trim_end_matches('0')
+            .to_string(),
     }
 }
 
@@ -216,15 +259,25 @@ mod tests {
     #[test]
     fn reads_typed_values() {
         let mut s = Settings::from_pairs(&[
-            ("flag", "true"), ("whole", "3"), ("decimal", "1.5"), ("duration", "2h"),
-            ("texts", r#"["a","b"]"#), ("table", r#"{"a":"b"}"#),
+            ("flag", "true"),
+            ("whole", "3"),
+            ("decimal", "1.5"),
+            ("duration", "2h"),
+            ("texts", r#"["a","b"]"#),
+            ("table", r#"{"a":"b"}"#),
         ]);
         assert_eq!(s.flag("flag"), Some(true));
         assert_eq!(s.whole("whole", 1..=3), Some(3));
         assert_eq!(s.decimal("decimal", 0..=2000), Some(1500));
         assert_eq!(s.duration("duration"), Some(Duration::from_secs(7200)));
-        assert_eq!(s.texts("texts"), Some(vec!["a".to_string(), "b".to_string()]));
-        assert_eq!(s.texts_by_name("table"), Some(vec![("a".to_string(), "b".to_string())]));
+        assert_eq!(
+            s.texts("texts"),
+            Some(vec!["a".to_string(), "b".to_string()])
+        );
+        assert_eq!(
+            s.texts_by_name("table"),
+            Some(vec![("a".to_string(), "b".to_string())])
+        );
         assert_eq!(s.text("absent"), None);
         assert_eq!(s.finish(), []);
     }
@@ -232,8 +285,13 @@ mod tests {
     #[test]
     fn tells_every_mistake_with_its_key() {
         let mut s = Settings::from_pairs(&[
-            ("flag", "yes"), ("whole", "4"), ("decimal", "0.1234"), ("duration", "2 h"),
-            ("texts", "[1]"), ("table", "{"), ("typo", ""),
+            ("flag", "yes"),
+            ("whole", "4"),
+            ("decimal", "0.1234"),
+            ("duration", "2 h"),
+            ("texts", "[1]"),
+            ("table", "{"),
+            ("typo", ""),
         ]);
         assert_eq!(s.flag("flag"), None);
         assert_eq!(s.whole("whole", 1..=3), None);
@@ -242,7 +300,10 @@ mod tests {
         assert_eq!(s.texts("texts"), None);
         assert_eq!(s.table("table"), None);
         let problems = s.finish();
-        let lines: Vec<_> = problems.iter().map(|p| format!("{}: {}", p.key, p.message)).collect();
+        let lines: Vec<_> = problems
+            .iter()
+            .map(|p| format!("{}: {}", p.key, p.message))
+            .collect();
         assert_eq!(
             lines,
             [
@@ -261,7 +322,16 @@ mod tests {
     fn durations_have_one_unit() {
         assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(duration("7d"), Some(Duration::from_secs(7 * 86_400)));
-        for bad in ["", "5", "s", "-1s", "1.5h", "1h30m", "99999999999999999d", "1S"] {
+        for bad in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1.5h",
+            "1h30m",
+            "99999999999999999d",
+            "1S",
+        ] {
             assert_eq!(duration(bad), None, "{bad:?}");
         }
     }

@@ -266,7 +266,12 @@ pub fn step(job: &Job, fact: &Fact, now: Timestamp) -> Result<Job, Illegal> {
                 }),
             }
         }
-        (State::Running { .. } | State::Stopping { .. }, Fact::Lost { reason, delivery }) => {
+        (
+            State::Starting | State::Running { .. } | State::Stopping { .. },
+            Fact::Lost { reason, delivery },
+        ) => {
+            // It was seen to have run, if only by what it left.
+            current(&mut next).running_at.get_or_insert(now);
             close(&mut next, *reason, now);
             State::Ended(End {
                 at: now,

@@ -419,6 +419,11 @@ impl JobLoop {
         let Some(delivery) = self.delivery(Some(exit.code)).await else {
             return Event::Leave;
         };
+        if delivery == Delivery::Unknown && self.sight().await == Some(Sighting::Absent) {
+            // The end that was seen was its removal.
+            let reason = EndReason::RemovedByHand;
+            return Event::Known(Fact::Lost { reason, delivery });
+        }
         let without_retry = Fact::Exited {
             exit,
             delivery,

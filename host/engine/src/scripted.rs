@@ -460,6 +460,8 @@ pub(crate) struct FixedPolicies {
     pub(crate) image: Choice,
     pub(crate) retry: RetryVerdict,
     pub(crate) retention: RetentionVerdict,
+    /// The images that were chosen so far, each time one was asked for.
+    pub(crate) asked_about: Arc<Mutex<Vec<String>>>,
 }
 
 impl Default for FixedPolicies {
@@ -468,6 +470,7 @@ impl Default for FixedPolicies {
             image: Choice::AsAsked,
             retry: RetryVerdict::Pass,
             retention: RetentionVerdict::Pass,
+            asked_about: Arc::default(),
         }
     }
 }
@@ -482,7 +485,12 @@ fn ruling<V>(verdict: V) -> Ruling<V> {
 
 #[async_trait]
 impl Policies for FixedPolicies {
-    async fn select_image(&self, _: &JobFacts, _: Purpose) -> Ruling<Choice> {
+    async fn select_image(&self, facts: &JobFacts, _: Purpose) -> Ruling<Choice> {
+        let mut asked = self
+            .asked_about
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        asked.push(facts.image_chosen.clone());
         ruling(self.image.clone())
     }
     async fn select_site_url(&self, _: &JobFacts) -> Ruling<Choice> {

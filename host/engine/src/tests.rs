@@ -193,6 +193,19 @@ async fn a_registry_that_comes_back_is_retried_where_policy_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_further_attempt_asks_about_the_image_asked_for_not_the_one_it_became() {
+    let mut stage = Stage::default();
+    stage.runner.world().launches = vec![LaunchPlay::Refused];
+    stage.policies.image = Choice::Use("mattermost/calls-recorder:v0.9.0".into());
+    stage.policies.retry = RetryVerdict::RetryAfter(Duration::ZERO);
+    let engine = stage.engine().await;
+    let view = engine.submit(recording('a')).await.unwrap();
+    assert_eq!(view.job.attempts.len(), 2);
+    let asked = stage.policies.asked_about.lock().unwrap().clone();
+    assert_eq!(asked, vec![recording('a').runner; 2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_gate_ends_retries_that_policy_would_go_on_with() {
     let mut stage = Stage::default();
     stage.runner.world().launches = vec![LaunchPlay::Refused; 9];

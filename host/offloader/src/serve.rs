@@ -90,7 +90,14 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Service> {
     };
     let policies = Arc::new(load_policies(config.policies, &state)?);
     for policy in policies.policies() {
-        tracing::info!(policy = policy.name, sha256 = policy.component_sha256, hooks = ?policy.hooks, mode = ?policy.mode, "policy loaded");
+        let hooks: Vec<_> = policy.hooks.iter().map(|hook| hook.as_str()).collect();
+        tracing::info!(
+            policy = policy.name,
+            hooks = hooks.join(","),
+            mode = ?policy.mode,
+            sha256 = policy.component_sha256,
+            "policy loaded"
+        );
     }
     let runner = docker(
         &config.docker,

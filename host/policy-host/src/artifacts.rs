@@ -25,7 +25,9 @@ pub struct ArtifactStore {
 
 impl fmt::Debug for ArtifactStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ArtifactStore").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("ArtifactStore")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
     }
 }
 
@@ -43,7 +45,11 @@ impl Artifacts {
     pub(crate) fn new(store: ArtifactStore, engine: &Engine) -> Self {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        Self { store, engine: hasher.finish(), said_not_writable: AtomicBool::new(false) }
+        Self {
+            store,
+            engine: hasher.finish(),
+            said_not_writable: AtomicBool::new(false),
+        }
     }
 
     /// The artifact of a component with this sha256, if there is one that can be trusted.
@@ -51,7 +57,10 @@ impl Artifacts {
         let file = self.file(component);
         let bytes = self.store.dir.read(&file).ok()?;
         let Some(code) = self.authentic(component, &bytes) else {
-            tracing::warn!(file, "a compiled policy was not made here, or was changed; compiling anew");
+            tracing::warn!(
+                file,
+                "a compiled policy was not made here, or was changed; compiling anew"
+            );
             return None;
         };
         match deserialize(engine, code) {
@@ -66,15 +75,22 @@ impl Artifacts {
     /// Keeps a compiled component. Failing to is no reason not to serve, and is said once.
     pub(crate) fn save(&self, component: &[u8; 32], compiled: &Component) {
         let file = self.file(component);
-        let saved = compiled.serialize().map_err(|error| error.root_cause().to_string()).and_then(|code| {
-            let mut bytes = self.tag(component, &code).finalize().into_bytes().to_vec();
-            bytes.extend_from_slice(&code);
-            self.write(&file, &bytes).map_err(|error| error.to_string())
-        });
+        let saved = compiled
+            .serialize()
+            .map_err(|error| error.root_cause().to_string())
+            .and_then(|code| {
+                let mut bytes = self.tag(component, &code).finalize().into_bytes().to_vec();
+                bytes.extend_from_slice(&code);
+                self.write(&file, &bytes).map_err(|error| error.to_string())
+            });
         if let Err(error) = saved
             && !self.said_not_writable.swap(true, Relaxed)
         {
-            tracing::warn!(file, error, "compiled policies cannot be kept; every start compiles them");
+            tracing::warn!(
+                file,
+                error,
+                "compiled policies cannot be kept; every start compiles them"
+            );
         }
     }
 
@@ -90,7 +106,8 @@ impl Artifacts {
     }
 
     fn tag(&self, component: &[u8; 32], code: &[u8]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.store.key).expect("a key of any length will do");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.store.key).expect("a key of any length will do");
         mac.update(b"offloader policy artifact 1");
         mac.update(component);
         mac.update(&self.engine.to_le_bytes());
@@ -101,7 +118,10 @@ impl Artifacts {
     /// The code of a file, if this installation wrote it for this component and engine.
     fn authentic<'a>(&self, component: &[u8; 32], bytes: &'a [u8]) -> Option<&'a [u8]> {
         let (tag, code) = bytes.split_at_checked(TAG)?;
-        self.tag(component, code).verify_slice(tag).is_ok().then_some(code)
+        self.tag(component, code)
+            .verify_slice(tag)
+            .is_ok()
+            .then_some(code)
     }
 }
 
@@ -111,7 +131,7 @@ impl Artifacts {
 /// The one caller passes bytes that are in memory, not a file that could change meanwhile, and that
 /// carry a valid HMAC under a key that only this service can read; it writes that HMAC over nothing
 /// but the output of `serialize`. That the code fits this engine is checked by `deserialize` itself.
-#[allow(unsafe_code)]
+#[expect(unsafe_code, reason = "machine code can be vouched for, not checked")]
 fn deserialize(engine: &Engine, authentic: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: see above.
     unsafe { Component::deserialize(engine, authentic) }

@@ -63,7 +63,10 @@ impl Verdict for Choice {
 
     fn fail_closed(policy: &str) -> Self {
         let message = format!("policy {policy} failed to decide");
-        Self::Deny(Denial { code: "policy-failed".to_owned(), message })
+        Self::Deny(Denial {
+            code: "policy-failed".to_owned(),
+            message,
+        })
     }
 
     fn is_pass(&self) -> bool {
@@ -180,13 +183,22 @@ pub(crate) struct Chain<V> {
 
 impl<V: Verdict> Chain<V> {
     pub(crate) fn new(hook: Hook) -> Self {
-        let ruling = Ruling { verdict: V::PASS, by: None, decisions: Vec::new() };
+        let ruling = Ruling {
+            verdict: V::PASS,
+            by: None,
+            decisions: Vec::new(),
+        };
         Self { hook, ruling }
     }
 
     /// Takes a policy's answer in, and shows its choice to those that follow. Says whether that
     /// settles the question.
-    pub(crate) fn take(&mut self, policy: &Identity, asked: Asked<V>, facts: &mut JobFacts) -> bool {
+    pub(crate) fn take(
+        &mut self,
+        policy: &Identity,
+        asked: Asked<V>,
+        facts: &mut JobFacts,
+    ) -> bool {
         let (outcome, verdict, reason) = match asked.answer {
             Ok(said) => {
                 let reason = said.verdict.message().map(str::to_owned).or(said.reason);

@@ -103,7 +103,9 @@ impl FromStr for OnFailure {
         match text {
             "fail-closed" => Ok(Self::FailClosed),
             "skip" => Ok(Self::Skip),
-            _ => Err(UnknownWord { expected: "\"fail-closed\" or \"skip\"" }),
+            _ => Err(UnknownWord {
+                expected: "\"fail-closed\" or \"skip\"",
+            }),
         }
     }
 }
@@ -115,7 +117,9 @@ impl FromStr for Mode {
         match text {
             "enforce" => Ok(Self::Enforce),
             "monitor" => Ok(Self::Monitor),
-            _ => Err(UnknownWord { expected: "\"enforce\" or \"monitor\"" }),
+            _ => Err(UnknownWord {
+                expected: "\"enforce\" or \"monitor\"",
+            }),
         }
     }
 }
@@ -159,11 +163,36 @@ impl Limits {
     /// The limits that are out of range, as `NAME: what was expected`.
     pub(crate) fn problems(&self) -> Vec<String> {
         let ranges: [(&str, u128, RangeInclusive<u128>, &str); 6] = [
-            ("time", self.time.as_micros(), 1_000..=10_000_000, "1ms to 10s"),
-            ("memory", self.memory.into(), 65_536..=MEMORY_MAX.into(), "64KiB to 64MiB"),
-            ("table_elements", self.table_elements.into(), 0..=TABLE_ELEMENTS_MAX.into(), "0 to 20000"),
-            ("host_calls", self.host_calls.into(), 1..=10_000_000, "1 to 10000000"),
-            ("output", self.output.into(), 1_024..=1 << 20, "1KiB to 1MiB"),
+            (
+                "time",
+                self.time.as_micros(),
+                1_000..=10_000_000,
+                "1ms to 10s",
+            ),
+            (
+                "memory",
+                self.memory.into(),
+                65_536..=MEMORY_MAX.into(),
+                "64KiB to 64MiB",
+            ),
+            (
+                "table_elements",
+                self.table_elements.into(),
+                0..=TABLE_ELEMENTS_MAX.into(),
+                "0 to 20000",
+            ),
+            (
+                "host_calls",
+                self.host_calls.into(),
+                1..=10_000_000,
+                "1 to 10000000",
+            ),
+            (
+                "output",
+                self.output.into(),
+                1_024..=1 << 20,
+                "1KiB to 1MiB",
+            ),
             ("log", self.log.into(), 0..=1 << 20, "0 to 1MiB"),
         ];
         ranges
@@ -193,9 +222,22 @@ mod tests {
             output: 10,
             log: 2 << 20,
         };
-        let names: Vec<_> =
-            limits.problems().iter().map(|p| p.split(':').next().unwrap().to_owned()).collect();
-        assert_eq!(names, ["time", "memory", "table_elements", "host_calls", "output", "log"]);
+        let names: Vec<_> = limits
+            .problems()
+            .iter()
+            .map(|p| p.split(':').next().unwrap().to_owned())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "time",
+                "memory",
+                "table_elements",
+                "host_calls",
+                "output",
+                "log"
+            ]
+        );
     }
 
     #[test]

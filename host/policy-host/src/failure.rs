@@ -22,7 +22,11 @@ pub(crate) enum Failure {
     #[error("called the host more than {0} times")]
     HostCalls(u32),
     #[error("{what} has {bytes} bytes, more than {limit}")]
-    OutputTooLarge { what: &'static str, bytes: usize, limit: usize },
+    OutputTooLarge {
+        what: &'static str,
+        bytes: usize,
+        limit: usize,
+    },
     #[error("answered what makes no sense: {0}")]
     OutputMalformed(String),
     #[error("ended its program with exit code {0}")]

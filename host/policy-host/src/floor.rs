@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::{Hook, JobFacts, Purpose};
 use wasmtime::component::{Component, InstancePre};
@@ -14,7 +14,6 @@ use wasmtime::{Engine, Store};
 use crate::config::{Limits, PolicyGrants};
 use crate::guest::Guest;
 use crate::hooks::{self, Exports, Question};
-use crate::policy::monotonic_now;
 use crate::sandbox;
 
 /// A component without the host around it.
@@ -43,9 +42,16 @@ impl Floor {
             let instances = linker.instantiate_pre(&Component::from_binary(&engine, component)?)?;
             Ok((engine, instances))
         };
-        let (engine, instances) = ready().map_err(|error: wasmtime::Error| FloorError(format!("{error:#}")))?;
+        let (engine, instances) =
+            ready().map_err(|error: wasmtime::Error| FloorError(format!("{error:#}")))?;
         let exports = Exports::find(&instances).map_err(|wrong| FloorError(wrong.detail))?;
-        Ok(Self { engine, instances, exports, settings: Arc::new(settings), grants: Arc::default() })
+        Ok(Self {
+            engine,
+            instances,
+            exports,
+            settings: Arc::new(settings),
+            grants: Arc::default(),
+        })
     }
 
     /// Makes an instance and asks it once.
@@ -65,13 +71,23 @@ impl Floor {
     }
 
     fn put<Q: Question>(&self, question: Q, facts: &Arc<JobFacts>) -> Result<(), FloorError> {
-        let limits = Limits { host_calls: u32::MAX, ..Limits::default() };
-        let deadline = monotonic_now() + Duration::from_secs(60);
-        let guest = Guest::new(Arc::clone(facts), Arc::clone(&self.settings), Arc::clone(&self.grants), limits, deadline);
+        let limits = Limits {
+            host_calls: u32::MAX,
+            ..Limits::default()
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let guest = Guest::new(
+            Arc::clone(facts),
+            Arc::clone(&self.settings),
+            Arc::clone(&self.grants),
+            limits,
+            deadline,
+        );
         let mut store = Store::new(&self.engine, guest);
         let fail = |error: wasmtime::Error| FloorError(format!("{error:#}"));
         let instance = self.instances.instantiate(&mut store).map_err(fail)?;
         let said = question.put(&self.exports, &mut store, &instance);
-        said.map(drop).map_err(|failure| FloorError(failure.to_string()))
+        said.map(drop)
+            .map_err(|failure| FloorError(failure.to_string()))
     }
 }

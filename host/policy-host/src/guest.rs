@@ -73,13 +73,25 @@ impl Guest {
 
     /// Fails when the decision's time is up by `now`.
     pub(crate) fn check_time(&self, now: Instant) -> Result<(), Failure> {
-        if now < self.deadline { Ok(()) } else { Err(Failure::Timeout(self.limits.time)) }
+        if now < self.deadline {
+            Ok(())
+        } else {
+            Err(Failure::Timeout(self.limits.time))
+        }
     }
 
     /// What was read so far: names of getters, and `input:NAME`.
     pub(crate) fn take_read(&mut self) -> Vec<String> {
-        let inputs = self.inputs_read.drain(..).map(|name| format!("input:{name}"));
-        let mut read: Vec<_> = self.read.drain(..).map(str::to_owned).chain(inputs).collect();
+        let inputs = self
+            .inputs_read
+            .drain(..)
+            .map(|name| format!("input:{name}"));
+        let mut read: Vec<_> = self
+            .read
+            .drain(..)
+            .map(str::to_owned)
+            .chain(inputs)
+            .collect();
         read.sort_unstable();
         read
     }
@@ -100,16 +112,27 @@ impl Guest {
         Ok(&self.facts)
     }
 
-    fn reads_attempt(&mut self, getter: &'static str, attempt: &Resource<AttemptHandle>) -> wasmtime::Result<&Attempt> {
+    fn reads_attempt(
+        &mut self,
+        getter: &'static str,
+        attempt: &Resource<AttemptHandle>,
+    ) -> wasmtime::Result<&Attempt> {
         let facts = self.reads(getter)?;
         let index = attempt.rep() as usize;
-        facts.attempts.get(index).ok_or_else(|| wasmtime::Error::msg("no such attempt"))
+        facts
+            .attempts
+            .get(index)
+            .ok_or_else(|| wasmtime::Error::msg("no such attempt"))
     }
 
     fn check_text(&self, what: &'static str, text: &str) -> Result<(), Failure> {
         let limit = self.limits.output as usize;
         if text.len() > limit {
-            return Err(Failure::OutputTooLarge { what, bytes: text.len(), limit });
+            return Err(Failure::OutputTooLarge {
+                what,
+                bytes: text.len(),
+                limit,
+            });
         }
         Ok(())
     }
@@ -161,9 +184,14 @@ impl types::HostJob for &mut Guest {
         Ok(timestamp(self.reads("asked-at")?.now))
     }
 
-    fn attempts(&mut self, _: Resource<JobHandle>) -> wasmtime::Result<Vec<Resource<AttemptHandle>>> {
+    fn attempts(
+        &mut self,
+        _: Resource<JobHandle>,
+    ) -> wasmtime::Result<Vec<Resource<AttemptHandle>>> {
         let count = self.reads("attempts")?.attempts.len();
-        Ok((0..count).map(|index| Resource::new_own(index as u32)).collect())
+        Ok((0..count)
+            .map(|index| Resource::new_own(index as u32))
+            .collect())
     }
 
     fn ever_ran(&mut self, _: Resource<JobHandle>) -> wasmtime::Result<bool> {
@@ -219,23 +247,41 @@ impl types::HostAttempt for &mut Guest {
     }
 
     fn image(&mut self, attempt: Resource<AttemptHandle>) -> wasmtime::Result<String> {
-        Ok(self.reads_attempt("attempt.image", &attempt)?.image.to_string())
+        Ok(self
+            .reads_attempt("attempt.image", &attempt)?
+            .image
+            .to_string())
     }
 
     fn started_at(&mut self, attempt: Resource<AttemptHandle>) -> wasmtime::Result<u64> {
-        Ok(timestamp(self.reads_attempt("attempt.started-at", &attempt)?.started_at))
+        Ok(timestamp(
+            self.reads_attempt("attempt.started-at", &attempt)?
+                .started_at,
+        ))
     }
 
     fn running_at(&mut self, attempt: Resource<AttemptHandle>) -> wasmtime::Result<Option<u64>> {
-        Ok(self.reads_attempt("attempt.running-at", &attempt)?.running_at.map(timestamp))
+        Ok(self
+            .reads_attempt("attempt.running-at", &attempt)?
+            .running_at
+            .map(timestamp))
     }
 
     fn ended_at(&mut self, attempt: Resource<AttemptHandle>) -> wasmtime::Result<Option<u64>> {
-        Ok(self.reads_attempt("attempt.ended-at", &attempt)?.ended_at.map(timestamp))
+        Ok(self
+            .reads_attempt("attempt.ended-at", &attempt)?
+            .ended_at
+            .map(timestamp))
     }
 
-    fn failure(&mut self, attempt: Resource<AttemptHandle>) -> wasmtime::Result<Option<types::FailureReason>> {
-        Ok(self.reads_attempt("attempt.failure", &attempt)?.reason.and_then(failure_reason))
+    fn failure(
+        &mut self,
+        attempt: Resource<AttemptHandle>,
+    ) -> wasmtime::Result<Option<types::FailureReason>> {
+        Ok(self
+            .reads_attempt("attempt.failure", &attempt)?
+            .reason
+            .and_then(failure_reason))
     }
 
     fn exit_code(&mut self, attempt: Resource<AttemptHandle>) -> wasmtime::Result<Option<i32>> {
@@ -257,14 +303,23 @@ impl store::Host for &mut Guest {
 
     fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, store::Error>> {
         self.count_call()?;
-        Ok(Ok(self.settings.iter().map(|(key, value)| (key.clone(), value.clone())).collect()))
+        Ok(Ok(self
+            .settings
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()))
     }
 }
 
 /// Refusing to grow is not an answer that a guest gets: wanting more than it may have ends the
 /// decision, with a reason of its own.
 impl ResourceLimiter for Guest {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let total = self.memory - current as u64 + desired as u64;
         if total > self.limits.memory {
             return Err(Failure::Memory(self.limits.memory).into());
@@ -273,7 +328,12 @@ impl ResourceLimiter for Guest {
         Ok(true)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let total = self.table_elements - current as u64 + desired as u64;
         if total > u64::from(self.limits.table_elements) {
             return Err(Failure::Table(self.limits.table_elements).into());

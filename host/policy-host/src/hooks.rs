@@ -38,7 +38,10 @@ pub(crate) struct WrongExport {
 
 /// The name under which the contract exports an interface.
 fn export_name(interface: &str) -> String {
-    format!("offloader:policy/{interface}@{}", crate::load::CONTRACT_VERSION)
+    format!(
+        "offloader:policy/{interface}@{}",
+        crate::load::CONTRACT_VERSION
+    )
 }
 
 impl Exports {
@@ -49,19 +52,32 @@ impl Exports {
             interface: &'static str,
             indices: impl FnOnce(&InstancePre<Guest>) -> wasmtime::Result<T>,
         ) -> Result<Option<T>, WrongExport> {
-            if pre.component().get_export_index(None, &export_name(interface)).is_none() {
+            if pre
+                .component()
+                .get_export_index(None, export_name(interface))
+                .is_none()
+            {
                 return Ok(None);
             }
-            indices(pre)
-                .map(Some)
-                .map_err(|error| WrongExport { interface, detail: error.root_cause().to_string() })
+            indices(pre).map(Some).map_err(|error| WrongExport {
+                interface,
+                detail: error.root_cause().to_string(),
+            })
         }
         Ok(Self {
-            image_selection: find(pre, "image-selection", exports::image_selection::GuestIndices::new)?,
+            image_selection: find(
+                pre,
+                "image-selection",
+                exports::image_selection::GuestIndices::new,
+            )?,
             site_url: find(pre, "site-url", exports::site_url::GuestIndices::new)?,
             retry: find(pre, "retry", exports::retry::GuestIndices::new)?,
             retention: find(pre, "retention", exports::retention::GuestIndices::new)?,
-            settings_check: find(pre, "settings-check", exports::settings_check::GuestIndices::new)?,
+            settings_check: find(
+                pre,
+                "settings-check",
+                exports::settings_check::GuestIndices::new,
+            )?,
         })
     }
 
@@ -72,11 +88,19 @@ impl Exports {
             (Hook::Retry, self.retry.is_some()),
             (Hook::Retention, self.retention.is_some()),
         ];
-        exported.into_iter().filter(|(_, exported)| *exported).map(|(hook, _)| hook).collect()
+        exported
+            .into_iter()
+            .filter(|(_, exported)| *exported)
+            .map(|(hook, _)| hook)
+            .collect()
     }
 
     /// Compares the types of the exported functions with the contract's, on an instance.
-    pub(crate) fn check_types(&self, store: &mut Store<Guest>, instance: &Instance) -> Result<(), WrongExport> {
+    pub(crate) fn check_types(
+        &self,
+        store: &mut Store<Guest>,
+        instance: &Instance,
+    ) -> Result<(), WrongExport> {
         macro_rules! check {
             ($($field:ident $interface:literal),+) => {$(
                 if let Some(Err(error)) = self.$field.as_ref().map(|i| i.load(&mut *store, instance)) {
@@ -93,20 +117,32 @@ impl Exports {
     }
 
     /// What a policy has against its settings, as key and message.
-    pub(crate) fn check_settings(&self, store: &mut Store<Guest>, instance: &Instance) -> Result<Vec<(String, String)>, Failure> {
-        let Some(indices) = &self.settings_check else { return Ok(Vec::new()) };
+    pub(crate) fn check_settings(
+        &self,
+        store: &mut Store<Guest>,
+        instance: &Instance,
+    ) -> Result<Vec<(String, String)>, Failure> {
+        let Some(indices) = &self.settings_check else {
+            return Ok(Vec::new());
+        };
         let problems = indices
             .load(&mut *store, instance)
             .and_then(|guest| guest.call_check_settings(&mut *store))
             .map_err(|error| Failure::of_call(&error))?;
         if problems.len() > PROBLEMS_MAX {
-            return Err(Failure::OutputMalformed(format!("{} problems", problems.len())));
+            return Err(Failure::OutputMalformed(format!(
+                "{} problems",
+                problems.len()
+            )));
         }
         problems
             .into_iter()
             .map(|problem| {
                 let key = short("the key of a setting", problem.key, KEY_MAX)?;
-                Ok((key, short("the problem of a setting", problem.message, REASON_MAX)?))
+                Ok((
+                    key,
+                    short("the problem of a setting", problem.message, REASON_MAX)?,
+                ))
             })
             .collect()
     }
@@ -123,7 +159,12 @@ pub(crate) trait Question: Copy + Send + 'static {
     const HOOK: Hook;
 
     /// Puts the question to an instance.
-    fn put(self, exports: &Exports, store: &mut Store<Guest>, instance: &Instance) -> Result<Said<Self::Verdict>, Failure>;
+    fn put(
+        self,
+        exports: &Exports,
+        store: &mut Store<Guest>,
+        instance: &Instance,
+    ) -> Result<Said<Self::Verdict>, Failure>;
 }
 
 macro_rules! call {
@@ -144,13 +185,24 @@ impl Question for ImageSelection {
     type Verdict = Choice;
     const HOOK: Hook = Hook::ImageSelection;
 
-    fn put(self, exports: &Exports, store: &mut Store<Guest>, instance: &Instance) -> Result<Said<Choice>, Failure> {
+    fn put(
+        self,
+        exports: &Exports,
+        store: &mut Store<Guest>,
+        instance: &Instance,
+    ) -> Result<Said<Choice>, Failure> {
         use exports::image_selection::{Purpose as Asked, Verdict};
         let purpose = match self.0 {
             Purpose::Start => Asked::Start,
             Purpose::Prefetch => Asked::Prefetch,
         };
-        match call!(exports.image_selection, store, instance, call_select_image, purpose) {
+        match call!(
+            exports.image_selection,
+            store,
+            instance,
+            call_select_image,
+            purpose
+        ) {
             Verdict::Pass => pass(),
             Verdict::Use(choice) => chosen("the image", choice.image, IMAGE_MAX, choice.reason),
             Verdict::Deny(denial) => denied(denial),
@@ -166,7 +218,12 @@ impl Question for SiteUrl {
     type Verdict = Choice;
     const HOOK: Hook = Hook::SiteUrl;
 
-    fn put(self, exports: &Exports, store: &mut Store<Guest>, instance: &Instance) -> Result<Said<Choice>, Failure> {
+    fn put(
+        self,
+        exports: &Exports,
+        store: &mut Store<Guest>,
+        instance: &Instance,
+    ) -> Result<Said<Choice>, Failure> {
         use exports::site_url::Verdict;
         match call!(exports.site_url, store, instance, call_select_site_url) {
             Verdict::Pass => pass(),
@@ -184,14 +241,20 @@ impl Question for Retry {
     type Verdict = RetryVerdict;
     const HOOK: Hook = Hook::Retry;
 
-    fn put(self, exports: &Exports, store: &mut Store<Guest>, instance: &Instance) -> Result<Said<RetryVerdict>, Failure> {
+    fn put(
+        self,
+        exports: &Exports,
+        store: &mut Store<Guest>,
+        instance: &Instance,
+    ) -> Result<Said<RetryVerdict>, Failure> {
         use exports::retry::Verdict;
         match call!(exports.retry, store, instance, call_decide_retry) {
             Verdict::Pass => pass(),
             Verdict::GiveUp(reason) => said(RetryVerdict::GiveUp, reason),
-            Verdict::Retry(again) => {
-                said(RetryVerdict::RetryAfter(Duration::from_millis(again.after)), again.reason)
-            }
+            Verdict::Retry(again) => said(
+                RetryVerdict::RetryAfter(Duration::from_millis(again.after)),
+                again.reason,
+            ),
         }
     }
 }
@@ -204,29 +267,45 @@ impl Question for Retention {
     type Verdict = RetentionVerdict;
     const HOOK: Hook = Hook::Retention;
 
-    fn put(self, exports: &Exports, store: &mut Store<Guest>, instance: &Instance) -> Result<Said<RetentionVerdict>, Failure> {
+    fn put(
+        self,
+        exports: &Exports,
+        store: &mut Store<Guest>,
+        instance: &Instance,
+    ) -> Result<Said<RetentionVerdict>, Failure> {
         use exports::retention::Verdict;
         match call!(exports.retention, store, instance, call_decide_retention) {
             Verdict::Pass => pass(),
             Verdict::Delete(reason) => said(RetentionVerdict::Delete, reason),
-            Verdict::KeepFor(period) => {
-                said(RetentionVerdict::KeepFor(Duration::from_millis(period.duration)), period.reason)
-            }
+            Verdict::KeepFor(period) => said(
+                RetentionVerdict::KeepFor(Duration::from_millis(period.duration)),
+                period.reason,
+            ),
             Verdict::Keep(reason) => said(RetentionVerdict::Keep, reason),
         }
     }
 }
 
 fn pass<V: Verdict>() -> Result<Said<V>, Failure> {
-    Ok(Said { verdict: V::PASS, reason: None })
+    Ok(Said {
+        verdict: V::PASS,
+        reason: None,
+    })
 }
 
 fn said<V>(verdict: V, reason: Option<String>) -> Result<Said<V>, Failure> {
-    let reason = reason.map(|reason| short("the reason", reason, REASON_MAX)).transpose()?;
+    let reason = reason
+        .map(|reason| short("the reason", reason, REASON_MAX))
+        .transpose()?;
     Ok(Said { verdict, reason })
 }
 
-fn chosen(what: &'static str, text: String, max: usize, reason: Option<String>) -> Result<Said<Choice>, Failure> {
+fn chosen(
+    what: &'static str,
+    text: String,
+    max: usize,
+    reason: Option<String>,
+) -> Result<Said<Choice>, Failure> {
     said(Choice::Use(present(what, text, max)?), reason)
 }
 

@@ -2,7 +2,7 @@
 
 use std::panic;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use domain::{Choice, Hook, JobFacts, Purpose, RetentionVerdict, RetryVerdict, Ruling};
@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::hooks::{self, Question};
 use crate::load::load;
 use crate::load_error::LoadErrors;
-use crate::policy::{Policy, monotonic_now};
+use crate::policy::Policy;
 use crate::sandbox::SLOTS;
 
 /// How long after its limit a decision is given up on. The sandbox ends it long before; this is for
@@ -56,7 +56,10 @@ impl PolicyHost {
     /// out, and what is wrong with it logged.
     pub fn load(config: PolicyHostConfig) -> Result<Self, LoadErrors> {
         let policies = load(config)?.into_iter().map(Arc::new).collect();
-        Ok(Self { policies, turns: Semaphore::new(SLOTS as usize) })
+        Ok(Self {
+            policies,
+            turns: Semaphore::new(SLOTS as usize),
+        })
     }
 
     /// The loaded policies, in the order in which they are asked.
@@ -93,7 +96,9 @@ impl PolicyHost {
     }
 
     fn asked(&self, hook: Hook) -> impl Iterator<Item = &Arc<Policy>> {
-        self.policies.iter().filter(move |policy| policy.hooks.contains(&hook))
+        self.policies
+            .iter()
+            .filter(move |policy| policy.hooks.contains(&hook))
     }
 
     fn rule_here<Q: Question>(&self, question: Q, facts: &JobFacts) -> Ruling<Q::Verdict> {
@@ -112,7 +117,9 @@ impl PolicyHost {
         let mut chain = Chain::new(Q::HOOK);
         let mut facts = Arc::new(facts.clone());
         for policy in self.asked(Q::HOOK) {
-            let asked = self.ask_elsewhere(policy, question, Arc::clone(&facts)).await;
+            let asked = self
+                .ask_elsewhere(policy, question, Arc::clone(&facts))
+                .await;
             if chain.take(&policy.identity, asked, Arc::make_mut(&mut facts)) {
                 break;
             }
@@ -121,9 +128,14 @@ impl PolicyHost {
     }
 
     /// Asks on a thread where nothing else waits: a guest may take all of its time.
-    async fn ask_elsewhere<Q: Question>(&self, policy: &Arc<Policy>, question: Q, facts: Arc<JobFacts>) -> Asked<Q::Verdict> {
+    async fn ask_elsewhere<Q: Question>(
+        &self,
+        policy: &Arc<Policy>,
+        question: Q,
+        facts: Arc<JobFacts>,
+    ) -> Asked<Q::Verdict> {
         let turn = self.turns.acquire().await;
-        let begin = monotonic_now();
+        let begin = Instant::now();
         let limit = policy.limits.time;
         let decision = task::spawn_blocking({
             let policy = Arc::clone(policy);
@@ -137,7 +149,11 @@ impl PolicyHost {
         };
         drop(turn);
         let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Asked { answer: Err(failure), read: Vec::new(), micros }
+        Asked {
+            answer: Err(failure),
+            read: Vec::new(),
+            micros,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cap_std::fs::Dir;
 use domain::{JobFacts, JobKind, Timestamp};
@@ -17,11 +17,14 @@ use crate::chain::Identity;
 use crate::config::{PolicyConfig, PolicyHostConfig};
 use crate::failure::Failure;
 use crate::guest::Guest;
-use crate::hooks::{Exports, WrongExport, is_exported_interface};
+use crate::hooks::{Exports, WrongExport};
 use crate::load_error::{LoadError, LoadErrors, LoadProblem};
-use crate::policy::{Policy, log_output, monotonic_now, new_store};
+use crate::policy::{Policy, log_output, new_store};
 use crate::sandbox::Sandbox;
-use crate::wasi;
+
+mod interfaces;
+
+use interfaces::{export_problem, import_problem, not_a_component};
 
 /// The version of the contract that this host speaks.
 pub(crate) const CONTRACT_VERSION: &str = "0.1.0";
@@ -34,19 +37,45 @@ const SETTINGS_CHECK_TIME: Duration = Duration::from_secs(1);
 
 /// Loads all policies, those that can be beside each other.
 pub(crate) fn load(config: PolicyHostConfig) -> Result<Vec<Policy>, LoadErrors> {
-    let Some(first) = config.policies.first() else { return Ok(Vec::new()) };
-    let fail = |problem| LoadErrors(vec![LoadError { policy: first.name.clone(), problem }]);
-    let Some(dir) = &config.dir else { return Err(fail(LoadProblem::NoDirectory)) };
+    let Some(first) = config.policies.first() else {
+        return Ok(Vec::new());
+    };
+    let fail = |problem| {
+        LoadErrors(vec![LoadError {
+            policy: first.name.clone(),
+            problem,
+        }])
+    };
+    let Some(dir) = &config.dir else {
+        return Err(fail(LoadProblem::NoDirectory));
+    };
     let sandbox = Sandbox::new().map_err(|error| fail(LoadProblem::Sandbox(error.to_string())))?;
-    let artifacts = config.artifacts.map(|store| Artifacts::new(store, &sandbox.engine));
+    let artifacts = config
+        .artifacts
+        .map(|store| Artifacts::new(store, &sandbox.engine));
 
     let mut names = BTreeSet::new();
-    let is_first: Vec<bool> = config.policies.iter().map(|p| names.insert(p.name.as_str())).collect();
-    let loader = Loader { dir, artifacts: artifacts.as_ref(), sandbox: &sandbox };
+    let is_first: Vec<bool> = config
+        .policies
+        .iter()
+        .map(|p| names.insert(p.name.as_str()))
+        .collect();
+    let loader = Loader {
+        dir,
+        artifacts: artifacts.as_ref(),
+        sandbox: &sandbox,
+    };
     let results: Vec<_> = thread::scope(|scope| {
         let load = |(policy, is_first)| scope.spawn(move || loader.load(policy, is_first));
         let threads: Vec<_> = config.policies.iter().zip(is_first).map(load).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect()
     });
 
     let mut policies = Vec::new();
@@ -55,16 +84,25 @@ pub(crate) fn load(config: PolicyHostConfig) -> Result<Vec<Policy>, LoadErrors> 
         match result {
             Ok(policy) => policies.push(policy),
             Err(problems) => {
-                let named = problems.into_iter().map(|problem| LoadError { policy: config.name.clone(), problem });
+                let named = problems.into_iter().map(|problem| LoadError {
+                    policy: config.name.clone(),
+                    problem,
+                });
                 if config.optional {
-                    named.for_each(|error| tracing::error!(%error, "an optional policy is left out"));
+                    named.for_each(
+                        |error| tracing::error!(%error, "an optional policy is left out"),
+                    );
                 } else {
                     errors.extend(named);
                 }
             }
         }
     }
-    if errors.is_empty() { Ok(policies) } else { Err(LoadErrors(errors)) }
+    if errors.is_empty() {
+        Ok(policies)
+    } else {
+        Err(LoadErrors(errors))
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -75,8 +113,17 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn load(self, config: &PolicyConfig, is_first_of_its_name: bool) -> Result<Policy, Vec<LoadProblem>> {
-        let mut problems: Vec<_> = config.limits.problems().into_iter().map(LoadProblem::Limit).collect();
+    fn load(
+        self,
+        config: &PolicyConfig,
+        is_first_of_its_name: bool,
+    ) -> Result<Policy, Vec<LoadProblem>> {
+        let mut problems: Vec<_> = config
+            .limits
+            .problems()
+            .into_iter()
+            .map(LoadProblem::Limit)
+            .collect();
         if config.name.is_empty() {
             problems.push(LoadProblem::Name("is empty"));
         }
@@ -84,7 +131,9 @@ impl Loader<'_> {
             problems.push(LoadProblem::Name("another policy has it"));
         }
         match self.component(config) {
-            Ok((component, sha256)) if problems.is_empty() => self.policy(config, &component, sha256),
+            Ok((component, sha256)) if problems.is_empty() => {
+                self.policy(config, &component, sha256)
+            }
             Ok(_) => Err(problems),
             Err(problem) => {
                 problems.push(problem);
@@ -103,14 +152,23 @@ impl Loader<'_> {
                 return Err(LoadProblem::PinForm);
             }
             if !pinned.eq_ignore_ascii_case(&found) {
-                return Err(LoadProblem::Pin { found, pinned: pinned.clone() });
+                return Err(LoadProblem::Pin {
+                    found,
+                    pinned: pinned.clone(),
+                });
             }
         }
         if let Some(what) = not_a_component(&bytes) {
-            return Err(LoadProblem::NotComponent { file: config.component.clone(), what });
+            return Err(LoadProblem::NotComponent {
+                file: config.component.clone(),
+                what,
+            });
         }
         let engine = &self.sandbox.engine;
-        if let Some(component) = self.artifacts.and_then(|artifacts| artifacts.load(engine, &digest)) {
+        if let Some(component) = self
+            .artifacts
+            .and_then(|artifacts| artifacts.load(engine, &digest))
+        {
             return Ok((component, found));
         }
         let component = Component::from_binary(engine, &bytes)
@@ -122,17 +180,31 @@ impl Loader<'_> {
     }
 
     fn read(self, file: &str) -> Result<Vec<u8>, LoadProblem> {
-        let fail = |error| LoadProblem::Read { file: file.to_owned(), error };
+        let fail = |error| LoadProblem::Read {
+            file: file.to_owned(),
+            error,
+        };
         let opened = self.dir.open(file).map_err(fail)?;
         let mut bytes = Vec::new();
-        opened.take(COMPONENT_MAX + 1).read_to_end(&mut bytes).map_err(fail)?;
+        opened
+            .take(COMPONENT_MAX + 1)
+            .read_to_end(&mut bytes)
+            .map_err(fail)?;
         if bytes.len() as u64 > COMPONENT_MAX {
-            return Err(LoadProblem::TooLarge { file: file.to_owned(), limit: COMPONENT_MAX });
+            return Err(LoadProblem::TooLarge {
+                file: file.to_owned(),
+                limit: COMPONENT_MAX,
+            });
         }
         Ok(bytes)
     }
 
-    fn policy(self, config: &PolicyConfig, component: &Component, component_sha256: String) -> Result<Policy, Vec<LoadProblem>> {
+    fn policy(
+        self,
+        config: &PolicyConfig,
+        component: &Component,
+        component_sha256: String,
+    ) -> Result<Policy, Vec<LoadProblem>> {
         self.check_interfaces(component)?;
         let linked = self.sandbox.linker.instantiate_pre(component);
         let instances = linked.map_err(|error| vec![LoadProblem::Imports(format!("{error:#}"))])?;
@@ -166,10 +238,18 @@ impl Loader<'_> {
     fn check_interfaces(self, component: &Component) -> Result<(), Vec<LoadProblem>> {
         let engine = &self.sandbox.engine;
         let types = component.component_type();
-        let imports = types.imports(engine).filter_map(|(name, _)| import_problem(name));
-        let exports = types.exports(engine).filter_map(|(name, _)| export_problem(name));
+        let imports = types
+            .imports(engine)
+            .filter_map(|(name, _)| import_problem(name));
+        let exports = types
+            .exports(engine)
+            .filter_map(|(name, _)| export_problem(name));
         let problems: Vec<_> = imports.chain(exports).collect();
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
+        }
     }
 
     /// Makes an instance once, compares its exports with the contract, and asks about its settings.
@@ -184,11 +264,21 @@ impl Loader<'_> {
         let mut limits = config.limits;
         limits.time = limits.time.max(SETTINGS_CHECK_TIME);
         let _deciding = self.sandbox.ticker.decide();
-        let deadline = monotonic_now() + limits.time;
-        let guest = Guest::new(Arc::new(nothing()), Arc::clone(settings), Arc::default(), limits, deadline);
+        let deadline = Instant::now() + limits.time;
+        let guest = Guest::new(
+            Arc::new(nothing()),
+            Arc::clone(settings),
+            Arc::default(),
+            limits,
+            deadline,
+        );
         let mut store = new_store(self.sandbox, guest);
-        let instance = instances.instantiate(&mut store).map_err(|e| fail(Failure::of_instantiation(&e)))?;
-        exports.check_types(&mut store, &instance).map_err(wrong_export)?;
+        let instance = instances
+            .instantiate(&mut store)
+            .map_err(|e| fail(Failure::of_instantiation(&e)))?;
+        exports
+            .check_types(&mut store, &instance)
+            .map_err(wrong_export)?;
         let checked = exports.check_settings(&mut store, &instance);
         if let Some(wasi) = store.data_mut().wasi.take() {
             log_output(&config.name, &wasi.output());
@@ -197,59 +287,15 @@ impl Loader<'_> {
         if problems.is_empty() {
             return Ok(());
         }
-        Err(problems.into_iter().map(|(key, message)| LoadProblem::Setting { key, message }).collect())
+        Err(problems
+            .into_iter()
+            .map(|(key, message)| LoadProblem::Setting { key, message })
+            .collect())
     }
 }
 
 fn wrong_export(WrongExport { interface, detail }: WrongExport) -> Vec<LoadProblem> {
     vec![LoadProblem::Export { interface, detail }]
-}
-
-/// The first eight bytes of a WebAssembly file say what is in it.
-fn not_a_component(bytes: &[u8]) -> Option<&'static str> {
-    match bytes.get(..8) {
-        Some([0, b'a', b's', b'm', _, _, 1, 0]) => None,
-        Some([0, b'a', b's', b'm', _, _, 0, 0]) => {
-            Some("is a core WebAssembly module, not a component; build it for wasm32-wasip2")
-        }
-        _ if bytes.is_empty() => Some("is empty"),
-        _ => Some("is not WebAssembly"),
-    }
-}
-
-/// `offloader:policy/NAME@VERSION` taken apart; `None` for other packages.
-fn of_contract(name: &str) -> Option<(&str, Option<&str>)> {
-    let rest = name.strip_prefix("offloader:policy/")?;
-    Some(match rest.split_once('@') {
-        Some((interface, version)) => (interface, Some(version)),
-        None => (rest, None),
-    })
-}
-
-fn version_problem(name: &str) -> LoadProblem {
-    LoadProblem::OtherVersion { found: name.to_owned(), ours: CONTRACT_VERSION }
-}
-
-fn import_problem(name: &str) -> Option<LoadProblem> {
-    match of_contract(name) {
-        Some((_, version)) if version != Some(CONTRACT_VERSION) => Some(version_problem(name)),
-        Some(("types", _)) => None,
-        _ => {
-            let interface = name.split_once('@').map_or(name, |(interface, _)| interface);
-            let known = name == "wasi:config/store@0.2.0-rc.1" || wasi::INTERFACES.contains(&interface);
-            (!known).then(|| LoadProblem::UncoveredImport(name.to_owned()))
-        }
-    }
-}
-
-fn export_problem(name: &str) -> Option<LoadProblem> {
-    match of_contract(name)? {
-        (_, version) if version != Some(CONTRACT_VERSION) => Some(version_problem(name)),
-        (interface, _) if !is_exported_interface(interface) => {
-            Some(LoadProblem::UnknownExport(name.to_owned()))
-        }
-        _ => None,
-    }
 }
 
 /// Keys and values with their lengths, in the order of the keys.
@@ -288,49 +334,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_told_by_their_first_bytes() {
-        assert_eq!(not_a_component(b"\0asm\x0d\0\x01\0rest"), None);
-        for (bytes, what) in [(&b"\0asm\x01\0\0\0"[..], "core"), (b"", "empty"), (b"(component)", "not WebAssembly"), (b"\0asm", "not WebAssembly")] {
-            let told = not_a_component(bytes).unwrap();
-            assert!(told.contains(what), "{told}");
-        }
-    }
-
-    #[test]
-    fn imports_are_held_against_the_contract_and_the_base_set() {
-        for covered in ["offloader:policy/types@0.1.0", "wasi:config/store@0.2.0-rc.1", "wasi:cli/exit@0.2.6"] {
-            assert!(import_problem(covered).is_none(), "{covered}");
-        }
-        for (import, message) in [
-            ("offloader:policy/types@0.2.0", "was made for offloader:policy/types@0.2.0; this service has offloader:policy@0.1.0"),
-            ("wasi:sockets/tcp@0.2.6", "imports wasi:sockets/tcp@0.2.6, which nothing grants"),
-            ("wasi:config/store@0.2.0", "imports wasi:config/store@0.2.0, which nothing grants"),
-            ("host", "imports host, which nothing grants"),
-        ] {
-            assert_eq!(import_problem(import).unwrap().to_string(), message);
-        }
-    }
-
-    #[test]
-    fn exports_of_the_contract_are_known() {
-        for fine in ["offloader:policy/retry@0.1.0", "offloader:policy/settings-check@0.1.0", "example:own/thing"] {
-            assert!(export_problem(fine).is_none(), "{fine}");
-        }
-        for (export, message) in [
-            ("offloader:policy/retry@1.0.0", "was made for"),
-            ("offloader:policy/retry", "was made for"),
-            ("offloader:policy/placement@0.1.0", "not part of the contract"),
-        ] {
-            assert!(export_problem(export).unwrap().to_string().contains(message), "{export}");
-        }
-    }
-
-    #[test]
     fn the_digest_of_settings_tells_keys_from_values() {
         let digest = |pairs: &[(&str, &str)]| {
-            settings_sha256(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+            settings_sha256(
+                &pairs
+                    .iter()
+                    .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                    .collect(),
+            )
         };
-        assert_eq!(digest(&[("a", "b"), ("c", "d")]), digest(&[("c", "d"), ("a", "b")]));
+        assert_eq!(
+            digest(&[("a", "b"), ("c", "d")]),
+            digest(&[("c", "d"), ("a", "b")])
+        );
         assert_ne!(digest(&[("a", "bc")]), digest(&[("ab", "c")]));
         assert_ne!(digest(&[("a", "b")]), digest(&[]));
     }

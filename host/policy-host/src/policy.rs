@@ -30,7 +30,7 @@ pub(crate) struct Policy {
 impl Policy {
     /// Asks in a fresh instance, and gives its slot back.
     pub(crate) fn ask<Q: Question>(&self, question: Q, facts: Arc<JobFacts>) -> Asked<Q::Verdict> {
-        let begin = monotonic_now();
+        let begin = Instant::now();
         let deciding = self.sandbox.ticker.decide();
         let guest = Guest::new(
             facts,
@@ -49,17 +49,25 @@ impl Policy {
         if let Some(wasi) = wasi {
             log_output(&self.identity.name, &wasi.output());
         }
-        Asked { answer, read, micros }
+        Asked {
+            answer,
+            read,
+            micros,
+        }
     }
 
-    fn answer<Q: Question>(&self, question: Q, store: &mut Store<Guest>) -> Result<Said<Q::Verdict>, Failure> {
+    fn answer<Q: Question>(
+        &self,
+        question: Q,
+        store: &mut Store<Guest>,
+    ) -> Result<Said<Q::Verdict>, Failure> {
         let instance = self
             .instances
             .instantiate(&mut *store)
             .map_err(|error| Failure::of_instantiation(&error))?;
         let said = question.put(&self.exports, store, &instance)?;
         // An answer that came too late in a host call has met no epoch on its way.
-        store.data().check_time(monotonic_now())?;
+        store.data().check_time(Instant::now())?;
         Ok(said)
     }
 }
@@ -74,7 +82,7 @@ pub(crate) fn new_store(sandbox: &Sandbox, guest: Guest) -> Store<Guest> {
     store.set_hostcall_fuel(fuel);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| {
-        store.data().check_time(monotonic_now())?;
+        store.data().check_time(Instant::now())?;
         Ok(UpdateDeadline::Continue(1))
     });
     store
@@ -87,13 +95,12 @@ pub(crate) fn log_output(policy: &str, output: &[(&'static str, crate::wasi::Wri
             tracing::info!(policy, stream, "{line}");
         }
         if written.cut > 0 {
-            tracing::warn!(policy, stream, bytes = written.cut, "a policy wrote more than is logged");
+            tracing::warn!(
+                policy,
+                stream,
+                bytes = written.cut,
+                "a policy wrote more than is logged"
+            );
         }
     }
-}
-
-/// How long a decision takes is measured here, and nowhere is a decision's time of day taken.
-#[allow(clippy::disallowed_methods)]
-pub(crate) fn monotonic_now() -> Instant {
-    Instant::now()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wasmtime::component::{HasData, Linker};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::bindings::{offloader, wasi};
 use crate::config::{MEMORY_MAX, TABLE_ELEMENTS_MAX};
@@ -47,7 +47,11 @@ impl Sandbox {
         let engine = Engine::new(config().epoch_interruption(true))?;
         let linker = linker(&engine)?;
         let ticker = Ticker::start(&engine)?;
-        Ok(Arc::new(Self { engine, linker, ticker }))
+        Ok(Arc::new(Self {
+            engine,
+            linker,
+            ticker,
+        }))
     }
 }
 
@@ -65,7 +69,9 @@ pub(crate) fn config() -> Config {
         .table_elements(TABLE_ELEMENTS_MAX as usize)
         .total_stacks(0)
         .linear_memory_keep_resident(KEEP_RESIDENT)
-        .table_keep_resident(KEEP_RESIDENT);
+        .table_keep_resident(KEEP_RESIDENT)
+        // Where the kernel can tell which pages were touched, only those are zeroed.
+        .pagemap_scan(Enabled::Auto);
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))

@@ -34,12 +34,17 @@ struct Shared {
 impl Ticker {
     pub(crate) fn start(engine: &Engine) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let thread = thread::Builder::new().name("policy-ticker".to_owned()).spawn({
-            let shared = Arc::clone(&shared);
-            let engine = engine.clone();
-            move || shared.run(|| engine.increment_epoch())
-        })?;
-        Ok(Self { shared, thread: Some(thread) })
+        let thread = thread::Builder::new()
+            .name("policy-ticker".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                let engine = engine.clone();
+                move || shared.run(|| engine.increment_epoch())
+            })?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// Epochs come for as long as the result lives.
@@ -123,7 +128,10 @@ mod tests {
                 });
             }
         });
-        let ticker = Ticker { shared: Arc::clone(&shared), thread: Some(thread) };
+        let ticker = Ticker {
+            shared: Arc::clone(&shared),
+            thread: Some(thread),
+        };
         let wait_until = |done: &dyn Fn() -> bool| {
             for _ in 0..10_000 {
                 if done() {
@@ -133,11 +141,20 @@ mod tests {
             }
             false
         };
-        assert!(wait_until(&|| shared.resting.load(SeqCst)), "it never rests");
+        assert!(
+            wait_until(&|| shared.resting.load(SeqCst)),
+            "it never rests"
+        );
         let before = ticks.load(SeqCst);
         let deciding = ticker.decide();
-        assert!(wait_until(&|| ticks.load(SeqCst) > before + 2), "it does not wake");
+        assert!(
+            wait_until(&|| ticks.load(SeqCst) > before + 2),
+            "it does not wake"
+        );
         drop(deciding);
-        assert!(wait_until(&|| shared.resting.load(SeqCst)), "it does not rest again");
+        assert!(
+            wait_until(&|| shared.resting.load(SeqCst)),
+            "it does not rest again"
+        );
     }
 }

@@ -62,13 +62,25 @@ impl Wasi {
     fn new(guest: &Guest) -> Self {
         let cap = guest.limits().log as usize;
         let (stdout, stderr) = (Captured::new(cap), Captured::new(cap));
-        let ctx = WasiCtx::builder().stdout(stdout.clone()).stderr(stderr.clone()).build();
-        Self { ctx, table: ResourceTable::new(), random: Random::new(guest), stdout, stderr }
+        let ctx = WasiCtx::builder()
+            .stdout(stdout.clone())
+            .stderr(stderr.clone())
+            .build();
+        Self {
+            ctx,
+            table: ResourceTable::new(),
+            random: Random::new(guest),
+            stdout,
+            stderr,
+        }
     }
 
     /// What was written, by stream.
     pub(crate) fn output(&self) -> [(&'static str, Written); 2] {
-        [("stdout", self.stdout.written()), ("stderr", self.stderr.written())]
+        [
+            ("stdout", self.stdout.written()),
+            ("stderr", self.stderr.written()),
+        ]
     }
 }
 
@@ -84,7 +96,10 @@ impl Guest {
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi();
-        WasiCtxView { ctx: &mut wasi.ctx, table: &mut wasi.table }
+        WasiCtxView {
+            ctx: &mut wasi.ctx,
+            table: &mut wasi.table,
+        }
     }
 }
 
@@ -130,18 +145,27 @@ impl HasData for HasClock {
 }
 
 fn clock(guest: &mut Guest) -> Clock<'_> {
-    Clock { now: guest.now(), table: &mut guest.wasi().table }
+    Clock {
+        now: guest.now(),
+        table: &mut guest.wasi().table,
+    }
 }
 
 impl wall_clock::Host for Clock<'_> {
     fn now(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
         let millis = u64::try_from(self.now.as_millis()).unwrap_or(0);
         let nanoseconds = (millis % 1000) as u32 * 1_000_000;
-        Ok(wall_clock::Datetime { seconds: millis / 1000, nanoseconds })
+        Ok(wall_clock::Datetime {
+            seconds: millis / 1000,
+            nanoseconds,
+        })
     }
 
     fn resolution(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
-        Ok(wall_clock::Datetime { seconds: 0, nanoseconds: 1_000_000 })
+        Ok(wall_clock::Datetime {
+            seconds: 0,
+            nanoseconds: 1_000_000,
+        })
     }
 }
 
@@ -197,7 +221,10 @@ impl Random {
         hash.update(facts.id.as_bytes());
         hash.update(facts.now.as_millis().to_le_bytes());
         hash.update(facts.attempts.len().to_le_bytes());
-        Self { seed: hash.finalize().into(), counter: 0 }
+        Self {
+            seed: hash.finalize().into(),
+            counter: 0,
+        }
     }
 
     fn block(&mut self) -> [u8; 32] {
@@ -210,7 +237,9 @@ impl Random {
 
     fn bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
         if len > RANDOM_MAX {
-            return Err(wasmtime::Error::msg(format!("asked for {len} random bytes at once")));
+            return Err(wasmtime::Error::msg(format!(
+                "asked for {len} random bytes at once"
+            )));
         }
         let mut bytes = Vec::with_capacity(len as usize + 32);
         while bytes.len() < len as usize {
@@ -267,11 +296,17 @@ struct Captured {
 
 impl Captured {
     fn new(cap: usize) -> Self {
-        Self { cap, written: Arc::default() }
+        Self {
+            cap,
+            written: Arc::default(),
+        }
     }
 
     fn written(&self) -> Written {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -300,7 +335,10 @@ impl Pollable for Captured {
 impl OutputStream for Captured {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = self.cap.saturating_sub(written.bytes.len()).min(bytes.len());
+        let room = self
+            .cap
+            .saturating_sub(written.bytes.len())
+            .min(bytes.len());
         written.bytes.extend_from_slice(&bytes[..room]);
         written.cut += (bytes.len() - room) as u64;
         Ok(())
@@ -325,6 +363,12 @@ mod tests {
         for text in ["abc", "defg", "h"] {
             stream.write(Bytes::from_static(text.as_bytes())).unwrap();
         }
-        assert_eq!(stream.written(), Written { bytes: b"abcde".to_vec(), cut: 3 });
+        assert_eq!(
+            stream.written(),
+            Written {
+                bytes: b"abcde".to_vec(),
+                cut: 3
+            }
+        );
     }
 }

@@ -1,4 +1,8 @@
 //! What is refused when policies are loaded, and what is kept of those that were.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests open files and measure time themselves"
+)]
 
 mod support;
 
@@ -27,8 +31,14 @@ fn with_retry(version: &str, module: &str) -> Vec<u8> {
 fn no_policies_need_nothing() {
     let host = PolicyHost::load(PolicyHostConfig::default()).unwrap();
     assert_eq!(host.policies().count(), 0);
-    let none = PolicyHostConfig { policies: vec![PolicyConfig::new("a", "a.wasm")], ..PolicyHostConfig::default() };
-    assert_eq!(problems(PolicyHost::load(none)), ["policy \"a\": no directory of policies is configured"]);
+    let none = PolicyHostConfig {
+        policies: vec![PolicyConfig::new("a", "a.wasm")],
+        ..PolicyHostConfig::default()
+    };
+    assert_eq!(
+        problems(PolicyHost::load(none)),
+        ["policy \"a\": no directory of policies is configured"]
+    );
 }
 
 #[test]
@@ -49,18 +59,46 @@ fn every_problem_of_every_policy_is_told_at_once() {
     policies.write("table.wasm", &with_retry("0.1.0",
         "(table 1 funcref) (func $s (drop (table.grow (ref.null func) (i32.const 15000)))) (start $s)"));
     policies.write("memory.wasm", &with_retry("0.1.0", "(memory 300)"));
-    policies.write("start.wasm", &with_retry("0.1.0", "(func $s (loop (br 0))) (start $s)"));
-    policies.write("recursion.wasm", &with_retry("0.1.0", "(func $s (call $s)) (start $s)"));
+    policies.write(
+        "start.wasm",
+        &with_retry("0.1.0", "(func $s (loop (br 0))) (start $s)"),
+    );
+    policies.write(
+        "recursion.wasm",
+        &with_retry("0.1.0", "(func $s (call $s)) (start $s)"),
+    );
     let mut pinned = PolicyConfig::new("pinned", IMAGE_MAP);
     pinned.sha256 = Some("0".repeat(64));
     let mut no_pin = PolicyConfig::new("no pin", IMAGE_MAP);
     no_pin.sha256 = Some("12".to_owned());
     let mut greedy = PolicyConfig::new("greedy", IMAGE_MAP);
     greedy.limits.memory = 1 << 40;
-    let configs = ["core", "empty", "random", "truncated", "other", "nothing", "extra", "sockets", "wrong", "table", "memory", "start", "recursion", "absent", "../up"]
-        .map(|name| PolicyConfig::new(name, format!("{name}.wasm")));
+    let configs = [
+        "core",
+        "empty",
+        "random",
+        "truncated",
+        "other",
+        "nothing",
+        "extra",
+        "sockets",
+        "wrong",
+        "table",
+        "memory",
+        "start",
+        "recursion",
+        "absent",
+        "../up",
+    ]
+    .map(|name| PolicyConfig::new(name, format!("{name}.wasm")));
     let mut configs = Vec::from(configs);
-    configs.extend([pinned, no_pin, greedy, PolicyConfig::new("", IMAGE_MAP), PolicyConfig::new("core", IMAGE_MAP)]);
+    configs.extend([
+        pinned,
+        no_pin,
+        greedy,
+        PolicyConfig::new("", IMAGE_MAP),
+        PolicyConfig::new("core", IMAGE_MAP),
+    ]);
 
     let told = problems(policies.load(configs));
     let expected = [
@@ -87,7 +125,10 @@ fn every_problem_of_every_policy_is_told_at_once() {
         "\"core\": name: another policy has it",
     ];
     for (told, expected) in told.iter().zip(expected) {
-        assert!(told.starts_with(&format!("policy {expected}")), "{told}\n  is not: {expected}");
+        assert!(
+            told.starts_with(&format!("policy {expected}")),
+            "{told}\n  is not: {expected}"
+        );
     }
     assert_eq!(told.len(), expected.len(), "{told:#?}");
 }
@@ -97,15 +138,31 @@ fn an_optional_policy_is_left_out_and_the_pin_that_fits_is_taken() {
     let policies = Policies::new(&[IMAGE_MAP]);
     let mut optional = PolicyConfig::new("optional", "absent.wasm");
     optional.optional = true;
-    let unpinned = policies.load(vec![PolicyConfig::new("a", IMAGE_MAP)]).unwrap();
-    let sha256 = unpinned.policies().next().unwrap().component_sha256.to_uppercase();
-    let pinned = PolicyConfig { sha256: Some(sha256), ..PolicyConfig::new("pinned", IMAGE_MAP) };
+    let unpinned = policies
+        .load(vec![PolicyConfig::new("a", IMAGE_MAP)])
+        .unwrap();
+    let sha256 = unpinned
+        .policies()
+        .next()
+        .unwrap()
+        .component_sha256
+        .to_uppercase();
+    let pinned = PolicyConfig {
+        sha256: Some(sha256),
+        ..PolicyConfig::new("pinned", IMAGE_MAP)
+    };
     let host = policies.load(vec![optional, pinned]).unwrap();
-    assert_eq!(host.policies().map(|p| p.name).collect::<Vec<_>>(), ["pinned"]);
+    assert_eq!(
+        host.policies().map(|p| p.name).collect::<Vec<_>>(),
+        ["pinned"]
+    );
 }
 
 fn load_kept(policies: &Policies, artifacts: &Path, key: [u8; 32]) {
-    let store = ArtifactStore { dir: open(artifacts), key };
+    let store = ArtifactStore {
+        dir: open(artifacts),
+        key,
+    };
     let config = PolicyHostConfig {
         dir: Some(policies.open()),
         policies: vec![PolicyConfig::new("a", IMAGE_MAP)],
@@ -115,7 +172,10 @@ fn load_kept(policies: &Policies, artifacts: &Path, key: [u8; 32]) {
 }
 
 fn only_file(dir: &Path) -> std::path::PathBuf {
-    let files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     assert_eq!(files.len(), 1, "{files:?}");
     files[0].clone()
 }
@@ -132,19 +192,31 @@ fn artifacts_are_kept_and_those_that_were_changed_are_made_anew() {
 
     let before = written();
     load([1; 32]);
-    assert_eq!(written(), before, "an artifact that is authentic was made again");
+    assert_eq!(
+        written(),
+        before,
+        "an artifact that is authentic was made again"
+    );
 
     let mut changed = made.clone();
     *changed.last_mut().unwrap() ^= 1;
     for tampered in [changed, made[..made.len() / 2].to_vec(), b"short".to_vec()] {
         fs::write(&file, &tampered).unwrap();
         load([1; 32]);
-        assert_eq!(fs::read(&file).unwrap().len(), made.len(), "a tampered artifact was kept");
+        assert_eq!(
+            fs::read(&file).unwrap().len(),
+            made.len(),
+            "a tampered artifact was kept"
+        );
         assert_ne!(fs::read(&file).unwrap(), tampered);
     }
 
     load([2; 32]);
-    assert_ne!(fs::read(&file).unwrap()[..32], made[..32], "an artifact of another installation was kept");
+    assert_ne!(
+        fs::read(&file).unwrap()[..32],
+        made[..32],
+        "an artifact of another installation was kept"
+    );
 }
 
 #[test]
@@ -152,11 +224,17 @@ fn a_directory_that_cannot_be_written_does_not_keep_from_serving() {
     let policies = Policies::new(&[IMAGE_MAP]);
     let artifacts = tempfile::tempdir().unwrap();
     let gone = artifacts.path().to_owned();
-    let store = ArtifactStore { dir: open(&gone), key: [1; 32] };
+    let store = ArtifactStore {
+        dir: open(&gone),
+        key: [1; 32],
+    };
     drop(artifacts);
     let config = PolicyHostConfig {
         dir: Some(policies.open()),
-        policies: vec![PolicyConfig::new("a", IMAGE_MAP), PolicyConfig::new("b", IMAGE_MAP)],
+        policies: vec![
+            PolicyConfig::new("a", IMAGE_MAP),
+            PolicyConfig::new("b", IMAGE_MAP),
+        ],
         artifacts: Some(store),
     };
     assert_eq!(PolicyHost::load(config).unwrap().policies().count(), 2);
@@ -165,6 +243,9 @@ fn a_directory_that_cannot_be_written_does_not_keep_from_serving() {
 #[test]
 fn keys_are_not_shown() {
     let dir = tempfile::tempdir().unwrap();
-    let store = ArtifactStore { dir: open(dir.path()), key: [0xAB; 32] };
+    let store = ArtifactStore {
+        dir: open(dir.path()),
+        key: [0xAB; 32],
+    };
     assert!(!format!("{store:?}").contains("171"));
 }

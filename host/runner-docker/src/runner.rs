@@ -37,8 +37,8 @@ const WAIT: Duration = Duration::from_secs(5 * 60);
 /// limits on memory (swap included), processor, processes and kept output, one named volume on
 /// `/data`, no restart by the engine, and the image that was authorized.
 ///
-/// The engine is asked anonymously to pull: credentials for registries have to be known to a
-/// registry mirror of the engine.
+/// Pulls are anonymous: an image that needs credentials has to be present already, or come through
+/// a mirror that needs none.
 pub struct DockerRunner {
     client: Arc<Client>,
     config: DockerConfig,

@@ -26,7 +26,7 @@ const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
 const ENOSYS: u32 = 38;
 
-/// Calls that any program may make, by subject. Names unknown to an engine's kernel library are skipped by it.
+/// Calls that any program may make, by subject. An engine skips names that it does not know.
 /// io_uring is not among them: current engines leave it out of their default as well.
 const ALLOWED: &[&str] = &[
     // Files by path

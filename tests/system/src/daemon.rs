@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,9 +24,9 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
 
-/// A daemon that may be started, more than once: its directory stays until this is dropped.
+/// A daemon that may be started, more than once: its directory stays as long as this or one of them.
 pub struct Setup {
-    dir: TempDir,
+    dir: Arc<TempDir>,
     config: String,
     env: Vec<(String, String)>,
 }
@@ -35,6 +36,8 @@ pub struct Daemon {
     child: Child,
     url: String,
     log: PathBuf,
+    /// Holds the directory while it runs.
+    _dir: Arc<TempDir>,
 }
 
 /// A daemon that ended by itself.
@@ -53,7 +56,7 @@ impl Setup {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory for the daemon can be made");
         Self {
-            dir,
+            dir: Arc::new(dir),
             config: String::new(),
             env: Vec::new(),
         }
@@ -91,6 +94,21 @@ impl Setup {
         self.dir.path()
     }
 
+    /// The files of the state directory that hold this text somewhere.
+    pub fn files_with(&self, text: &str) -> Vec<PathBuf> {
+        let state = fs::read_dir(self.dir().join("state")).expect("there is a state directory");
+        let paths = state.map(|entry| entry.expect("a directory can be listed").path());
+        let files: Vec<_> = paths.filter(|path| path.is_file()).collect();
+        assert!(!files.is_empty(), "the daemon has stored nothing");
+        let holds = |path: &PathBuf| {
+            let bytes = fs::read(path).expect("a stored file can be read");
+            bytes
+                .windows(text.len())
+                .any(|window| window == text.as_bytes())
+        };
+        files.into_iter().filter(holds).collect()
+    }
+
     /// Starts it on a free port and waits until it answers.
     pub async fn start(&self) -> Daemon {
         let port = free_port();
@@ -100,6 +118,7 @@ impl Setup {
             child,
             url: format!("http://127.0.0.1:{port}"),
             log,
+            _dir: Arc::clone(&self.dir),
         };
         daemon.wait_until_it_answers().await;
         daemon

@@ -151,9 +151,22 @@ impl PrivateEngine {
     async fn make_bridge(&self, layout: &Layout) -> Result<()> {
         let taken = output(command("ip").args(["-4", "-oneline", "address"])).await?
             + &output(command("ip").args(["-4", "route"])).await?;
-        let address = free_subnet(&layout.key(), &taken)?;
+        let address = free_subnet(layout.key_bytes(), &taken)?;
         let bridge = self.place.bridge.as_str();
-        output(command("ip").args(["link", "add", bridge, "type", "bridge"])).await?;
+        // A bridge without a hardware address of its own takes one of its ports', another one whenever
+        // a container goes: the others then talk to nobody until they ask again, half a minute later.
+        let hardware = format!(
+            "02:42:{}",
+            layout
+                .key_bytes()
+                .map(|byte| format!("{byte:02x}"))
+                .join(":")
+        );
+        let mut add = command("ip");
+        add.args([
+            "link", "add", bridge, "address", &hardware, "type", "bridge",
+        ]);
+        output(&mut add).await?;
         output(command("ip").args(["address", "add", &address, "dev", bridge])).await?;
         output(command("ip").args(["link", "set", bridge, "up"])).await?;
         Ok(())
@@ -224,14 +237,14 @@ impl Drop for PrivateEngine {
 
 /// The first address of a /24 that nothing on this machine uses, the same in every run if possible.
 /// `taken` is what `ip` says about addresses and routes.
-fn free_subnet(key: &str, taken: &str) -> Result<String> {
-    let start = u32::from_str_radix(key, 16).context("the checkout's key is hexadecimal")?;
+fn free_subnet(key: [u8; 4], taken: &str) -> Result<String> {
+    let start = u32::from_be_bytes(key);
     (0..1000)
         .map(|step| start.wrapping_add(step))
         .map(|number| format!("10.{}.{}.", 200 + number / 256 % 50, number % 256))
         .find(|prefix| !taken.contains(prefix))
         .map(|prefix| format!("{prefix}1/24"))
-        .context("no /24 below 10.200.0.0 is free")
+        .context("no /24 from 10.200.0.0 to 10.249.255.0 is free")
 }
 
 #[cfg(test)]
@@ -240,9 +253,9 @@ mod tests {
 
     #[test]
     fn a_subnet_in_use_is_stepped_over() {
-        let first = free_subnet("00000000", "").unwrap();
+        let first = free_subnet([0; 4], "").unwrap();
         assert_eq!(first, "10.200.0.1/24");
-        let second = free_subnet("00000000", "10.200.0.0/24 dev eth0").unwrap();
+        let second = free_subnet([0; 4], "10.200.0.0/24 dev eth0").unwrap();
         assert_eq!(second, "10.200.1.1/24");
     }
 }

@@ -3,6 +3,10 @@
 //! `decide` names what it does when it is asked, `check` what it does when its settings are checked.
 //! What it has to tell it tells as the reason of giving up. It uses the standard library, so it also
 //! stands for the policies that import the whole base set of WASI.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it tries what the sandbox keeps from it"
+)]
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -97,11 +101,27 @@ fn look() -> String {
     let mut seen = String::new();
     let clock = Instant::now();
     thread::sleep(Duration::from_millis(5));
-    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis());
-    let _ = write!(seen, "env={} args={} ", env::vars().count(), env::args().count());
+    let unix = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis());
+    let _ = write!(
+        seen,
+        "env={} args={} ",
+        env::vars().count(),
+        env::args().count()
+    );
     let _ = write!(seen, "unix={unix} elapsed={} ", clock.elapsed().as_nanos());
-    let _ = write!(seen, "stdin={} ", io::read_to_string(io::stdin()).map_or(-1, |text| text.len() as i64));
-    let _ = write!(seen, "file={} dir={} ", fs::read("/etc/passwd").is_ok(), fs::read_dir(".").is_ok());
+    let _ = write!(
+        seen,
+        "stdin={} ",
+        io::read_to_string(io::stdin()).map_or(-1, |text| text.len() as i64)
+    );
+    let _ = write!(
+        seen,
+        "file={} dir={} ",
+        fs::read("/etc/passwd").is_ok(),
+        fs::read_dir(".").is_ok()
+    );
     let _ = write!(seen, "write={} ", fs::write("/tmp/misbehave", "x").is_ok());
     let _ = write!(seen, "random={:x}", RandomState::new().hash_one("seed"));
     seen
@@ -125,9 +145,27 @@ fn remember() -> String {
 fn read(job: &Job) -> String {
     let mut seen = String::new();
     let _ = write!(seen, "{} {} {} ", job.id(), job.client(), job.kind().name());
-    let _ = write!(seen, "{} {} {} {} ", job.image_asked(), job.image_chosen(), job.site_url_asked(), job.site_url_chosen());
-    let _ = write!(seen, "max={} submitted={} asked={} ", job.max_duration(), job.submitted_at(), job.asked_at());
-    let _ = write!(seen, "ran={} left={} ", job.ever_ran(), job.time_left_to_start());
+    let _ = write!(
+        seen,
+        "{} {} {} {} ",
+        job.image_asked(),
+        job.image_chosen(),
+        job.site_url_asked(),
+        job.site_url_chosen()
+    );
+    let _ = write!(
+        seen,
+        "max={} submitted={} asked={} ",
+        job.max_duration(),
+        job.submitted_at(),
+        job.asked_at()
+    );
+    let _ = write!(
+        seen,
+        "ran={} left={} ",
+        job.ever_ran(),
+        job.time_left_to_start()
+    );
     let _ = write!(seen, "{:?} bytes={:?} ", job.delivery(), job.bytes_left());
     for name in ["call_id", "post_id", "auth_token"] {
         let _ = write!(seen, "{name}={:?} ", job.input(name));
@@ -136,8 +174,13 @@ fn read(job: &Job) -> String {
         let _ = write!(
             seen,
             "[{} {} {} {:?} {:?} {:?} {:?}]",
-            attempt.number(), attempt.image(), attempt.started_at(), attempt.running_at(),
-            attempt.ended_at(), attempt.failure(), attempt.exit_code()
+            attempt.number(),
+            attempt.image(),
+            attempt.started_at(),
+            attempt.running_at(),
+            attempt.ended_at(),
+            attempt.failure(),
+            attempt.exit_code()
         );
     }
     seen

@@ -49,7 +49,10 @@ struct Map {
 }
 
 fn find<'a>(table: &'a [(String, String)], key: &str) -> Option<&'a str> {
-    table.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+    table
+        .iter()
+        .find(|(known, _)| known == key)
+        .map(|(_, value)| value.as_str())
 }
 
 impl Map {
@@ -60,28 +63,49 @@ impl Map {
             forbidden: settings.texts_by_name("forbidden").unwrap_or_default(),
         };
         for (from, to) in &map.registries {
-            for registry in [from, to].into_iter().filter(|r| !reference::is_registry(r)) {
-                settings.problem("registries", format!("\"{registry}\": not a registry such as localhost:5000/mattermost"));
+            for registry in [from, to]
+                .into_iter()
+                .filter(|r| !reference::is_registry(r))
+            {
+                settings.problem(
+                    "registries",
+                    format!("\"{registry}\": not a registry such as localhost:5000/mattermost"),
+                );
             }
         }
         for (key, table) in [("pins", &map.pins), ("forbidden", &map.forbidden)] {
-            for (name, _) in table.iter().filter(|(name, _)| !reference::is_name_and_tag(name)) {
+            for (name, _) in table
+                .iter()
+                .filter(|(name, _)| !reference::is_name_and_tag(name))
+            {
                 settings.problem(key, format!("\"{name}\": not of the form NAME:TAG"));
             }
         }
-        for (name, _) in map.pins.iter().filter(|(_, digest)| !reference::is_digest(digest)) {
-            settings.problem("pins", format!("{name}: a digest is sha256: and 64 hexadecimal digits"));
+        for (name, _) in map
+            .pins
+            .iter()
+            .filter(|(_, digest)| !reference::is_digest(digest))
+        {
+            settings.problem(
+                "pins",
+                format!("{name}: a digest is sha256: and 64 hexadecimal digits"),
+            );
         }
         map
     }
 
     fn select(&self, image: &str) -> Verdict {
-        let Some(asked) = Reference::parse(image) else { return Verdict::Pass };
+        let Some(asked) = Reference::parse(image) else {
+            return Verdict::Pass;
+        };
         let name_and_tag = asked.name_and_tag();
         let listed = |table| name_and_tag.as_deref().and_then(|key| find(table, key));
 
         if let (Some(version), Some(why)) = (&name_and_tag, listed(&self.forbidden)) {
-            return Verdict::deny("forbidden-version", format!("{version} is not used on this site: {why}"));
+            return Verdict::deny(
+                "forbidden-version",
+                format!("{version} is not used on this site: {why}"),
+            );
         }
         let registry = find(&self.registries, asked.registry);
         let pin = listed(&self.pins);
@@ -93,7 +117,10 @@ impl Map {
         if chosen == asked {
             return Verdict::Pass;
         }
-        let why = match (chosen.registry != asked.registry, chosen.digest != asked.digest) {
+        let why = match (
+            chosen.registry != asked.registry,
+            chosen.digest != asked.digest,
+        ) {
             (true, true) => "mapped to the site's registry and pinned",
             (true, false) => "mapped to the site's registry",
             _ => "pinned",
@@ -113,9 +140,15 @@ mod tests {
     fn map() -> Map {
         let pins = format!(r#"{{"calls-recorder:v0.8.13": "{}"}}"#, digest());
         let mut settings = Settings::from_pairs(&[
-            ("registries", r#"{"mattermost": "localhost:5000/mattermost"}"#),
+            (
+                "registries",
+                r#"{"mattermost": "localhost:5000/mattermost"}"#,
+            ),
             ("pins", &pins),
-            ("forbidden", r#"{"calls-recorder:v0.8.0": "it loses the sound"}"#),
+            (
+                "forbidden",
+                r#"{"calls-recorder:v0.8.0": "it loses the sound"}"#,
+            ),
         ]);
         let map = Map::configure(&mut settings);
         assert_eq!(settings.finish(), []);
@@ -125,9 +158,21 @@ mod tests {
     #[test]
     fn maps_pins_and_leaves_alone() {
         for (asked, chosen) in [
-            ("mattermost/calls-transcriber:v1", Some("localhost:5000/mattermost/calls-transcriber:v1".into())),
-            ("mattermost/calls-recorder:v0.8.13", Some(format!("localhost:5000/mattermost/calls-recorder:v0.8.13@{}", digest()))),
-            ("other/calls-recorder:v0.8.13", Some(format!("other/calls-recorder:v0.8.13@{}", digest()))),
+            (
+                "mattermost/calls-transcriber:v1",
+                Some("localhost:5000/mattermost/calls-transcriber:v1".into()),
+            ),
+            (
+                "mattermost/calls-recorder:v0.8.13",
+                Some(format!(
+                    "localhost:5000/mattermost/calls-recorder:v0.8.13@{}",
+                    digest()
+                )),
+            ),
+            (
+                "other/calls-recorder:v0.8.13",
+                Some(format!("other/calls-recorder:v0.8.13@{}", digest())),
+            ),
             ("mattermost.evil.example/x:v1", None),
             ("mattermost/sub/calls-recorder:v1", None),
             ("localhost:5000/mattermost/calls-transcriber:v1", None),
@@ -143,9 +188,14 @@ mod tests {
 
     #[test]
     fn forbidden_versions_are_denied_with_the_reason() {
-        let Verdict::Deny(denial) = map().select("mattermost/calls-recorder:v0.8.0") else { panic!() };
+        let Verdict::Deny(denial) = map().select("mattermost/calls-recorder:v0.8.0") else {
+            panic!()
+        };
         assert_eq!(denial.code, "forbidden-version");
-        assert_eq!(denial.message, "calls-recorder:v0.8.0 is not used on this site: it loses the sound");
+        assert_eq!(
+            denial.message,
+            "calls-recorder:v0.8.0 is not used on this site: it loses the sound"
+        );
     }
 
     #[test]
@@ -158,6 +208,9 @@ mod tests {
         ]);
         let _ = Map::configure(&mut settings);
         let keys: Vec<_> = settings.finish().into_iter().map(|p| p.key).collect();
-        assert_eq!(keys, ["forbidden", "registries", "pins", "pins", "registry"]);
+        assert_eq!(
+            keys,
+            ["forbidden", "registries", "pins", "pins", "registry"]
+        );
     }
 }

@@ -17,7 +17,12 @@ impl<'a> Reference<'a> {
         let (rest, digest) = split(text, '@');
         let (registry, name_and_tag) = rest.rsplit_once('/')?;
         let (name, tag) = split(name_and_tag, ':');
-        Some(Self { registry, name, tag, digest })
+        Some(Self {
+            registry,
+            name,
+            tag,
+            digest,
+        })
     }
 
     pub(crate) fn name_and_tag(&self) -> Option<String> {
@@ -52,7 +57,8 @@ pub(crate) fn is_registry(text: &str) -> bool {
 }
 
 pub(crate) fn is_name_and_tag(text: &str) -> bool {
-    text.split_once(':').is_some_and(|(name, tag)| is_word(name) && is_word(tag))
+    text.split_once(':')
+        .is_some_and(|(name, tag)| is_word(name) && is_word(tag))
 }
 
 pub(crate) fn is_digest(text: &str) -> bool {
@@ -62,7 +68,10 @@ pub(crate) fn is_digest(text: &str) -> bool {
 }
 
 fn is_word(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 #[cfg(test)]
@@ -71,17 +80,30 @@ mod tests {
 
     #[test]
     fn references_survive_being_taken_apart() {
-        for text in ["a/b:v1", "localhost:5000/a/b:v1", "a/b@sha256:00", "a.b/c/d:v1@sha256:00"] {
+        for text in [
+            "a/b:v1",
+            "localhost:5000/a/b:v1",
+            "a/b@sha256:00",
+            "a.b/c/d:v1@sha256:00",
+        ] {
             assert_eq!(Reference::parse(text).unwrap().text(), text);
         }
         let parsed = Reference::parse("localhost:5000/a/b:v1").unwrap();
-        assert_eq!((parsed.registry, parsed.name, parsed.tag), ("localhost:5000/a", "b", Some("v1")));
+        assert_eq!(
+            (parsed.registry, parsed.name, parsed.tag),
+            ("localhost:5000/a", "b", Some("v1"))
+        );
         assert_eq!(Reference::parse("b:v1"), None);
     }
 
     #[test]
     fn registries_have_no_scheme() {
-        for good in ["mattermost", "localhost:5000", "localhost:5000/mattermost", "a.example.com/b/c"] {
+        for good in [
+            "mattermost",
+            "localhost:5000",
+            "localhost:5000/mattermost",
+            "a.example.com/b/c",
+        ] {
             assert!(is_registry(good), "{good}");
         }
         for bad in ["", "http://a", "a/", "/a", "a:b", "a b", "a:99999"] {

@@ -82,7 +82,9 @@ struct Rules {
 const SITUATIONS: [&str; 4] = ["delivered", "unsent", "never-ran", "failed"];
 
 fn names() -> impl Iterator<Item = &'static str> {
-    SITUATIONS.into_iter().chain(FailureReason::ALL.into_iter().map(|(_, name)| name))
+    SITUATIONS
+        .into_iter()
+        .chain(FailureReason::ALL.into_iter().map(|(_, name)| name))
 }
 
 impl Rules {
@@ -98,14 +100,24 @@ impl Rules {
         }
         let recording = Self::table(settings, "recording");
         let transcribing = Self::table(settings, "transcribing");
-        Self { any, recording, transcribing }
+        Self {
+            any,
+            recording,
+            transcribing,
+        }
     }
 
     fn table(settings: &mut Settings, key: &'static str) -> Table {
         let mut table = Table::new();
         for (name, value) in settings.table(key).unwrap_or_default() {
             if !names().any(|known| known == name) {
-                settings.problem(key, format!("{name}: unknown; there are {}, and failures", SITUATIONS.join(", ")));
+                settings.problem(
+                    key,
+                    format!(
+                        "{name}: unknown; there are {}, and failures",
+                        SITUATIONS.join(", ")
+                    ),
+                );
             } else if let Value::Text(text) = value {
                 match Rule::parse(&text) {
                     Some(rule) => table.push((name, rule)),
@@ -174,21 +186,58 @@ mod tests {
         use FailureReason::{Exited, ImageNotFound, StartFailed};
         use Kind::{Recording, Transcribing};
         for (kind, delivery, failure, rule) in [
-            (Transcribing, Delivered, None, Some("delete by rule delivered")),
-            (Recording, Delivered, Some(Exited), Some("600000 by rule recording.delivered")),
-            (Recording, Unsent, None, Some("keep by rule recording.unsent")),
-            (Recording, Unknown, Some(Exited), Some("keep by rule recording.unsent")),
-            (Transcribing, Unsent, Some(Exited), Some("7200000 by rule exited")),
+            (
+                Transcribing,
+                Delivered,
+                None,
+                Some("delete by rule delivered"),
+            ),
+            (
+                Recording,
+                Delivered,
+                Some(Exited),
+                Some("600000 by rule recording.delivered"),
+            ),
+            (
+                Recording,
+                Unsent,
+                None,
+                Some("keep by rule recording.unsent"),
+            ),
+            (
+                Recording,
+                Unknown,
+                Some(Exited),
+                Some("keep by rule recording.unsent"),
+            ),
+            (
+                Transcribing,
+                Unsent,
+                Some(Exited),
+                Some("7200000 by rule exited"),
+            ),
             (Transcribing, Unsent, None, Some("604800000 by rule failed")),
-            (Recording, NeverRan, Some(ImageNotFound), Some("3600000 by rule image-not-found")),
-            (Recording, NeverRan, Some(StartFailed), Some("604800000 by rule failed")),
+            (
+                Recording,
+                NeverRan,
+                Some(ImageNotFound),
+                Some("3600000 by rule image-not-found"),
+            ),
+            (
+                Recording,
+                NeverRan,
+                Some(StartFailed),
+                Some("604800000 by rule failed"),
+            ),
             (Recording, Delivery::Undecided, None, None),
         ] {
             let told = match rules.decide(kind, delivery, failure) {
                 Verdict::Pass => None,
                 Verdict::Delete(why) => Some(format!("delete by {}", why.unwrap())),
                 Verdict::Keep(why) => Some(format!("keep by {}", why.unwrap())),
-                Verdict::KeepFor(period) => Some(format!("{} by {}", period.duration, period.reason.unwrap())),
+                Verdict::KeepFor(period) => {
+                    Some(format!("{} by {}", period.duration, period.reason.unwrap()))
+                }
             };
             assert_eq!(told.as_deref(), rule, "{kind:?} {delivery:?} {failure:?}");
         }
@@ -196,8 +245,16 @@ mod tests {
 
     #[test]
     fn without_rules_there_is_no_opinion() {
-        for delivery in [Delivery::Delivered, Delivery::Unsent, Delivery::NeverRan, Delivery::Unknown] {
-            assert_eq!(rules(&[]).decide(Kind::Recording, delivery, None), Verdict::Pass);
+        for delivery in [
+            Delivery::Delivered,
+            Delivery::Unsent,
+            Delivery::NeverRan,
+            Delivery::Unknown,
+        ] {
+            assert_eq!(
+                rules(&[]).decide(Kind::Recording, delivery, None),
+                Verdict::Pass
+            );
         }
     }
 
@@ -205,14 +262,31 @@ mod tests {
     fn wrong_settings_are_told() {
         let mut settings = Settings::from_pairs(&[
             ("failed", "a week"),
-            ("recording", r#"{"lost": "1d", "unsent": 7, "failed": "never"}"#),
+            (
+                "recording",
+                r#"{"lost": "1d", "unsent": 7, "failed": "never"}"#,
+            ),
             ("transcribing", "1d"),
             ("succeeded", "1d"),
         ]);
         let _ = Rules::configure(&mut settings);
         let problems = settings.finish();
         let keys: Vec<_> = problems.iter().map(|p| p.key.as_str()).collect();
-        assert_eq!(keys, ["failed", "recording", "recording", "recording", "transcribing", "succeeded"]);
-        assert!(problems[1].message.starts_with("lost: unknown"), "{}", problems[1].message);
+        assert_eq!(
+            keys,
+            [
+                "failed",
+                "recording",
+                "recording",
+                "recording",
+                "transcribing",
+                "succeeded"
+            ]
+        );
+        assert!(
+            problems[1].message.starts_with("lost: unknown"),
+            "{}",
+            problems[1].message
+        );
     }
 }

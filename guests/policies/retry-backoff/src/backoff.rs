@@ -45,13 +45,19 @@ mod tests {
 
     fn backoff(jitter: u32) -> Backoff {
         let (first, max) = (Duration::from_secs(2), Duration::from_secs(30));
-        Backoff { first, max, factor: 1500, jitter }
+        Backoff {
+            first,
+            max,
+            factor: 1500,
+            jitter,
+        }
     }
 
     #[test]
     fn grows_up_to_the_ceiling() {
-        let delays: Vec<_> =
-            [1, 2, 3, 8, u32::MAX.min(5000)].map(|n| backoff(0).delay(n, "a").as_millis()).into();
+        let delays: Vec<_> = [1, 2, 3, 8, 5000]
+            .map(|n| backoff(0).delay(n, "a").as_millis())
+            .into();
         assert_eq!(delays, [2_000, 3_000, 4_500, 30_000, 30_000]);
     }
 

@@ -43,7 +43,9 @@ impl SettingsCheck for RetryBackoff {
 impl Retry for RetryBackoff {
     fn decide_retry(job: &Job) -> Verdict {
         let attempts = job.attempts();
-        let Some(last) = attempts.last() else { return Verdict::Pass };
+        let Some(last) = attempts.last() else {
+            return Verdict::Pass;
+        };
         settings::read(Rules::configure).decide(&Failure {
             job: job.id(),
             attempts: last.number(),
@@ -71,8 +73,12 @@ struct Failure {
 
 impl Rules {
     fn configure(settings: &mut Settings) -> Self {
-        let first = settings.duration("first_delay").unwrap_or(Duration::from_secs(2));
-        let max = settings.duration("max_delay").unwrap_or(Duration::from_secs(30).max(first));
+        let first = settings
+            .duration("first_delay")
+            .unwrap_or(Duration::from_secs(2));
+        let max = settings
+            .duration("max_delay")
+            .unwrap_or(Duration::from_secs(30).max(first));
         if max < first {
             settings.problem("max_delay", "shorter than first_delay");
         }
@@ -116,7 +122,10 @@ impl Rules {
             return Verdict::give_up("a container of the job has run");
         }
         if failure.attempts >= self.attempts {
-            return Verdict::give_up(format!("{why} at attempt {} of {}", failure.attempts, self.attempts));
+            return Verdict::give_up(format!(
+                "{why} at attempt {} of {}",
+                failure.attempts, self.attempts
+            ));
         }
         let delay = self.backoff.delay(failure.attempts, &failure.job);
         if delay >= failure.time_left {
@@ -140,7 +149,13 @@ mod tests {
 
     fn failure(reason: FailureReason, attempts: u32) -> Failure {
         let time_left = Duration::from_secs(80);
-        Failure { job: "job".into(), attempts, reason, ever_ran: false, time_left }
+        Failure {
+            job: "job".into(),
+            attempts,
+            reason,
+            ever_ran: false,
+            time_left,
+        }
     }
 
     #[test]
@@ -156,13 +171,28 @@ mod tests {
     #[test]
     fn gives_up_with_the_reason() {
         let rules = rules(&[("reasons", r#"["start-failed", "exited"]"#)]);
-        let ran = Failure { ever_ran: true, ..failure(FailureReason::Exited, 1) };
-        let late = Failure { time_left: Duration::from_secs(1), ..failure(FailureReason::StartFailed, 1) };
+        let ran = Failure {
+            ever_ran: true,
+            ..failure(FailureReason::Exited, 1)
+        };
+        let late = Failure {
+            time_left: Duration::from_secs(1),
+            ..failure(FailureReason::StartFailed, 1)
+        };
         for (failure, reason) in [
-            (failure(FailureReason::ImageUnreachable, 1), "image-unreachable is not retried"),
-            (failure(FailureReason::StartFailed, 3), "start-failed at attempt 3 of 3"),
+            (
+                failure(FailureReason::ImageUnreachable, 1),
+                "image-unreachable is not retried",
+            ),
+            (
+                failure(FailureReason::StartFailed, 3),
+                "start-failed at attempt 3 of 3",
+            ),
             (ran, "a container of the job has run"),
-            (late, "start-failed, and no time is left for another attempt"),
+            (
+                late,
+                "start-failed, and no time is left for another attempt",
+            ),
         ] {
             assert_eq!(rules.decide(&failure), Verdict::GiveUp(Some(reason.into())));
         }
@@ -172,32 +202,54 @@ mod tests {
     fn waits_longer_each_time() {
         let rules = rules(&[("jitter", "0"), ("attempts", "9")]);
         let delays: Vec<_> = (1..8)
-            .map(|n| match rules.decide(&failure(FailureReason::StartFailed, n)) {
-                Verdict::Retry(again) => again.after,
-                other => panic!("{other:?}"),
-            })
+            .map(
+                |n| match rules.decide(&failure(FailureReason::StartFailed, n)) {
+                    Verdict::Retry(again) => again.after,
+                    other => panic!("{other:?}"),
+                },
+            )
             .collect();
-        assert_eq!(delays, [2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+        assert_eq!(
+            delays,
+            [2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]
+        );
     }
 
     #[test]
     fn retries_after_a_run_where_it_is_set() {
         let rules = rules(&[("reasons", r#"["exited"]"#), ("after_run", "true")]);
-        let ran = Failure { ever_ran: true, ..failure(FailureReason::Exited, 1) };
+        let ran = Failure {
+            ever_ran: true,
+            ..failure(FailureReason::Exited, 1)
+        };
         assert!(matches!(rules.decide(&ran), Verdict::Retry(_)));
     }
 
     #[test]
     fn wrong_settings_are_told() {
         let mut settings = Settings::from_pairs(&[
-            ("attempts", "0"), ("first_delay", "40s"), ("max_delay", "30s"), ("factor", "0.5"),
-            ("jitter", "2"), ("reasons", r#"["bored"]"#), ("after_run", "maybe"), ("delay", "1s"),
+            ("attempts", "0"),
+            ("first_delay", "40s"),
+            ("max_delay", "30s"),
+            ("factor", "0.5"),
+            ("jitter", "2"),
+            ("reasons", r#"["bored"]"#),
+            ("after_run", "maybe"),
+            ("delay", "1s"),
         ]);
         let _ = Rules::configure(&mut settings);
         let keys: Vec<_> = settings.finish().into_iter().map(|p| p.key).collect();
         assert_eq!(
             keys,
-            ["max_delay", "attempts", "factor", "jitter", "reasons", "after_run", "delay"]
+            [
+                "max_delay",
+                "attempts",
+                "factor",
+                "jitter",
+                "reasons",
+                "after_run",
+                "delay"
+            ]
         );
     }
 }

@@ -76,7 +76,10 @@ impl Map {
         let mut hosts = Vec::new();
         for (host, value) in settings.table("hosts").unwrap_or_default() {
             if !url::is_host(&host) {
-                settings.problem("hosts", format!("\"{host}\": expected a host in lower case, NAME or NAME:PORT"));
+                settings.problem(
+                    "hosts",
+                    format!("\"{host}\": expected a host in lower case, NAME or NAME:PORT"),
+                );
             }
             match urls(value) {
                 Ok(urls) => hosts.push((host, urls)),
@@ -84,7 +87,14 @@ impl Map {
             }
         }
         let deny_unknown_hosts = settings.flag("deny_unknown_hosts").unwrap_or(false);
-        Self { any_host: Urls { recording, transcribing }, hosts, deny_unknown_hosts }
+        Self {
+            any_host: Urls {
+                recording,
+                transcribing,
+            },
+            hosts,
+            deny_unknown_hosts,
+        }
     }
 
     fn select(&self, kind: Kind, asked: &str) -> Verdict {
@@ -93,7 +103,10 @@ impl Map {
         let entry = |key: &str| self.hosts.iter().find(|(known, _)| known == key);
         let known = entry(&host).or_else(|| entry(name));
         if known.is_none() && self.deny_unknown_hosts {
-            return Verdict::deny("unknown-host", format!("this service has no jobs for host \"{host}\""));
+            return Verdict::deny(
+                "unknown-host",
+                format!("this service has no jobs for host \"{host}\""),
+            );
         }
         let (url, why) = match known.and_then(|(host, urls)| Some((urls.of(kind)?, host))) {
             Some((url, host)) => (url, format!("URL of {} jobs of {host}", kind.name())),
@@ -102,7 +115,11 @@ impl Map {
                 None => return Verdict::Pass,
             },
         };
-        if url == asked { Verdict::Pass } else { Verdict::choose(url, why) }
+        if url == asked {
+            Verdict::Pass
+        } else {
+            Verdict::choose(url, why)
+        }
     }
 }
 
@@ -113,9 +130,10 @@ fn urls(value: Value) -> Result<Urls, String> {
         None => Ok(Some(url)),
     };
     match value {
-        Value::Text(url) => {
-            Ok(Urls { recording: checked(url.clone())?, transcribing: Some(url) })
-        }
+        Value::Text(url) => Ok(Urls {
+            recording: checked(url.clone())?,
+            transcribing: Some(url),
+        }),
         Value::Object(members) => {
             let mut urls = Urls::default();
             for (kind, value) in members {
@@ -124,7 +142,9 @@ fn urls(value: Value) -> Result<Urls, String> {
                     "transcribing" => &mut urls.transcribing,
                     _ => return Err(format!("no type of job is called \"{kind}\"")),
                 };
-                let Value::Text(url) = value else { return Err(format!("{kind}: expected a URL")) };
+                let Value::Text(url) = value else {
+                    return Err(format!("{kind}: expected a URL"));
+                };
                 *slot = checked(url)?;
             }
             Ok(urls)
@@ -156,16 +176,23 @@ mod tests {
     fn hosts_come_before_types() {
         let map = map(&[
             ("recording", "http://internal:8065"),
-            ("hosts", r#"{
+            (
+                "hosts",
+                r#"{
                 "a.example.com": "http://a:8065",
                 "b.example.com": {"transcribing": "http://b:8065"},
                 "b.example.com:8443": "http://b8443:8065"
-            }"#),
+            }"#,
+            ),
         ]);
         use Kind::{Recording, Transcribing};
         for (kind, asked, url) in [
             (Recording, "https://a.example.com", "http://a:8065"),
-            (Transcribing, "https://A.example.com:443/sub", "http://a:8065"),
+            (
+                Transcribing,
+                "https://A.example.com:443/sub",
+                "http://a:8065",
+            ),
             (Recording, "https://b.example.com", "http://internal:8065"),
             (Transcribing, "https://b.example.com", "http://b:8065"),
             (Recording, "https://b.example.com:8443", "http://b8443:8065"),
@@ -199,7 +226,10 @@ mod tests {
         let mut settings = Settings::from_pairs(&[
             ("recording", "internal:8065"),
             ("transcribing", "http://user:pw@internal"),
-            ("hosts", r#"{"https://x": "http://a", "b": "b", "c": {"captions": "http://c"}, "d": 1}"#),
+            (
+                "hosts",
+                r#"{"https://x": "http://a", "b": "b", "c": {"captions": "http://c"}, "d": 1}"#,
+            ),
             ("deny_unknown_hosts", "1"),
             ("deny", "x"),
         ]);
@@ -207,7 +237,16 @@ mod tests {
         let keys: Vec<_> = settings.finish().into_iter().map(|p| p.key).collect();
         assert_eq!(
             keys,
-            ["recording", "transcribing", "hosts", "hosts", "hosts", "hosts", "deny_unknown_hosts", "deny"]
+            [
+                "recording",
+                "transcribing",
+                "hosts",
+                "hosts",
+                "hosts",
+                "hosts",
+                "deny_unknown_hosts",
+                "deny"
+            ]
         );
     }
 }

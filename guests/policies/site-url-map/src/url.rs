@@ -6,7 +6,9 @@ use alloc::string::String;
 pub(crate) fn host(url: &str) -> Option<String> {
     let (_, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?', '#', '\\']).next()?;
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
     Some(host.to_ascii_lowercase())
 }
 
@@ -61,7 +63,13 @@ mod tests {
     #[test]
     fn says_what_is_wrong() {
         assert_eq!(problem("http://internal:8065"), None);
-        for bad in ["ftp://a", "http://", "http:///x", "http://u:p@a", "http://a b"] {
+        for bad in [
+            "ftp://a",
+            "http://",
+            "http:///x",
+            "http://u:p@a",
+            "http://a b",
+        ] {
             assert!(problem(bad).is_some(), "{bad}");
         }
     }

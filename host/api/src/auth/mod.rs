@@ -4,6 +4,7 @@
 //! key that was verified once is remembered in memory, so that the slow hash is paid for once and
 //! not on every call.
 
+mod argon;
 mod hashing;
 mod header;
 mod sessions;

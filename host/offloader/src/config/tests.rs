@@ -626,3 +626,38 @@ fn what_is_shown_means_the_same_again() {
     assert_eq!(again.config.show(), shown);
     assert_eq!(again.config.grants.recording.memory_bytes, 3 << 30);
 }
+
+/// The indented block of the documentation that begins with the line `first`.
+fn documented(first: &str) -> String {
+    let page = include_str!("../../../../docs/configuration.md");
+    page.lines()
+        .skip_while(|line| line.strip_prefix("    ") != Some(first))
+        .take_while(|line| line.is_empty() || line.starts_with("    "))
+        .map(|line| format!("{}\n", line.trim()))
+        .collect()
+}
+
+#[test]
+fn the_documented_grants_are_the_default_ones() {
+    let documented = documented("[gate]");
+    assert!(documented.contains("[gate.recording]"), "{documented}");
+    assert_eq!(good(&documented, &[]).show(), good("", &[]).show());
+}
+
+#[test]
+fn the_documented_example_is_a_configuration() {
+    let loaded = load_with(&documented("[api]"), &[]).unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.config.jobs.max_concurrent_jobs, 4);
+    assert_eq!(
+        loaded.config.store.directory,
+        PathBuf::from("/var/lib/offloader")
+    );
+}
+
+#[test]
+fn the_example_is_a_configuration() {
+    let loaded = load_with(include_str!("../../../../examples/config.toml"), &[]).unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.config.policies.policies.len(), 4);
+}

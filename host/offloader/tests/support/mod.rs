@@ -8,33 +8,33 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long anything may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory with a configuration in it.
-pub struct Site {
+pub(crate) struct Site {
     dir: tempfile::TempDir,
 }
 
 impl Site {
     /// With this configuration; `DIR` in it is the site's directory.
-    pub fn new(config: &str) -> Self {
+    pub(crate) fn new(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let site = Self { dir };
         site.configure(config);
         site
     }
 
-    pub fn configure(&self, config: &str) {
+    pub(crate) fn configure(&self, config: &str) {
         let config = config.replace("DIR", self.dir.path().to_str().unwrap());
         fs::write(self.path("config.toml"), config).unwrap();
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// The program, with nothing of our own environment that it would listen to.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_offloader"));
         command
             .env_clear()
@@ -48,12 +48,12 @@ impl Site {
     }
 
     /// Runs the program to its end.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
     /// Starts serving and waits until it listens.
-    pub fn serve(&self) -> Daemon {
+    pub(crate) fn serve(&self) -> Daemon {
         let mut child = self.command(&[]).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut log = String::new();
@@ -83,15 +83,15 @@ impl Site {
 }
 
 /// A service that runs. Killed when dropped.
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     log: Option<std::thread::JoinHandle<String>>,
 }
 
 impl Daemon {
     /// Sends a request and gives status line, headers and body as one text.
-    pub fn ask(&self, request: &str) -> String {
+    pub(crate) fn ask(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
@@ -101,7 +101,7 @@ impl Daemon {
     }
 
     /// What comes back for a request that may not be understood.
-    pub fn get_or_nothing(&self, path: &str) -> String {
+    pub(crate) fn get_or_nothing(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
@@ -112,14 +112,14 @@ impl Daemon {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    pub fn get(&self, path: &str) -> String {
+    pub(crate) fn get(&self, path: &str) -> String {
         self.ask(&format!(
             "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
         ))
     }
 
     /// Asks it to end; gives how it did, and its log.
-    pub fn terminate(mut self) -> (ExitStatus, String) {
+    pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let since = Instant::now();
@@ -142,7 +142,7 @@ impl Drop for Daemon {
 }
 
 /// Writes a self-signed certificate and its key.
-pub fn make_certificate(certificate: &Path, key: &Path) {
+pub(crate) fn make_certificate(certificate: &Path, key: &Path) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     fs::write(certificate, made.cert.pem()).unwrap();
     fs::write(key, made.signing_key.serialize_pem()).unwrap();

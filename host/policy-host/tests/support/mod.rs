@@ -1,5 +1,5 @@
 //! What the tests of this crate share: the policies, built once, and facts to ask about.
-#![allow(dead_code, clippy::disallowed_methods)]
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,13 @@ pub(crate) const SITE_URL_MAP: &str = "site_url_map.wasm";
 pub(crate) const RETRY_BACKOFF: &str = "retry_backoff.wasm";
 pub(crate) const RETENTION_RULES: &str = "retention_rules.wasm";
 pub(crate) const MISBEHAVE: &str = "misbehave.wasm";
-pub(crate) const ALL: [&str; 5] = [IMAGE_MAP, SITE_URL_MAP, RETRY_BACKOFF, RETENTION_RULES, MISBEHAVE];
+pub(crate) const ALL: [&str; 5] = [
+    IMAGE_MAP,
+    SITE_URL_MAP,
+    RETRY_BACKOFF,
+    RETENTION_RULES,
+    MISBEHAVE,
+];
 
 /// The bytes of a policy: from the directory that `OFFLOADER_POLICIES` names, else built here.
 pub(crate) fn policy(file: &str) -> Vec<u8> {
@@ -33,16 +39,31 @@ pub(crate) fn policy(file: &str) -> Vec<u8> {
 fn built() -> &'static PathBuf {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp");
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .parent()
+            .expect("target/tmp");
         let mut cargo = Command::new(env!("CARGO"));
         cargo
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env("CARGO_TARGET_DIR", target)
-            .args(["build", "--quiet", "--profile", "guest", "--target", "wasm32-wasip2"]);
+            .args([
+                "build",
+                "--quiet",
+                "--profile",
+                "guest",
+                "--target",
+                "wasm32-wasip2",
+            ]);
         for file in ALL {
-            cargo.args(["--package", &file.trim_end_matches(".wasm").replace('_', "-")]);
+            cargo.args([
+                "--package",
+                &file.trim_end_matches(".wasm").replace('_', "-"),
+            ]);
         }
-        assert!(cargo.status().expect("cargo runs").success(), "the policies do not build");
+        assert!(
+            cargo.status().expect("cargo runs").success(),
+            "the policies do not build"
+        );
         target.join("wasm32-wasip2").join("guest")
     })
 }
@@ -75,7 +96,11 @@ impl Policies {
     }
 
     pub(crate) fn load(&self, policies: Vec<PolicyConfig>) -> Result<PolicyHost, LoadErrors> {
-        PolicyHost::load(PolicyHostConfig { dir: Some(self.open()), policies, artifacts: None })
+        PolicyHost::load(PolicyHostConfig {
+            dir: Some(self.open()),
+            policies,
+            artifacts: None,
+        })
     }
 }
 
@@ -83,10 +108,14 @@ pub(crate) fn open(path: &Path) -> Dir {
     Dir::open_ambient_dir(path, ambient_authority()).expect("a directory")
 }
 
-/// A policy with settings.
+/// A policy with settings, and with so much time that a busy machine does not take it away.
 pub(crate) fn configured(name: &str, component: &str, settings: &[(&str, &str)]) -> PolicyConfig {
     let mut config = PolicyConfig::new(name, component);
-    config.settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    config.limits.time = Duration::from_secs(10);
+    config.settings = settings
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
     config
 }
 

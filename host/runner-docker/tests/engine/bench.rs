@@ -339,18 +339,21 @@ fn probe() -> PathBuf {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
     PROBE
         .get_or_init(|| {
-            let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-                .join(format!("probe-{}", std::process::id()));
+            let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+            let own = folder.join(format!("probe-{}", std::process::id()));
+            let program = folder.join("probe");
             let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engine/probe.c");
             let compiled = Command::new("cc")
                 .args(["-static", "-O2", "-o"])
-                .arg(&program)
+                .arg(&own)
                 .arg(source)
                 .status();
             assert!(
                 compiled.expect("a C compiler named cc").success(),
                 "the probe compiles"
             );
+            // Whole at any time, also when two runs do this at once.
+            std::fs::rename(&own, &program).unwrap();
             program
         })
         .clone()

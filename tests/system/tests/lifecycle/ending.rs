@@ -4,9 +4,9 @@ use serde_json::json;
 
 use crate::work::{TOKEN, WORKS_ON, Work, work_id};
 
-/// Ends as a recorder does whose upload failed: the recording stays behind.
+/// Ends as if all were well, and leaves its recording behind.
 const NOT_SENT: &str =
-    "mkdir -p /data/$RECORDING_ID; echo film > /data/$RECORDING_ID/call.mp4; exit 1";
+    "mkdir -p /data/$RECORDING_ID; echo film > /data/$RECORDING_ID/call.mp4; exit 0";
 
 #[tokio::test]
 async fn a_delivered_job_succeeds_and_leaves_nothing() {
@@ -40,8 +40,7 @@ async fn a_delivered_job_succeeds_and_leaves_nothing() {
 #[tokio::test]
 async fn exit_0_with_a_recording_left_is_a_failure_that_keeps_it() {
     let test = "exit_0_with_a_recording_left_is_a_failure_that_keeps_it";
-    let script = NOT_SENT.replace("exit 1", "exit 0");
-    let Some(work) = Work::begin(test, &script).await else {
+    let Some(work) = Work::begin(test, NOT_SENT).await else {
         return;
     };
     let id = work.start("rec").await;
@@ -65,17 +64,7 @@ async fn exit_0_with_a_recording_left_is_a_failure_that_keeps_it() {
     assert!(work.daemon.log().contains(&id), "nobody was warned");
 
     // An administrator or the client may have it removed.
-    let answer = work.client().delete(&id).await.expect("the daemon answers");
-    assert_eq!((answer.status, answer.body.as_str()), (200, ""));
-    work.until_removed(&id).await;
-    assert_eq!(
-        work.client()
-            .job(&id)
-            .await
-            .expect("the daemon answers")
-            .status,
-        404
-    );
+    work.delete(&id).await;
 }
 
 #[tokio::test]
@@ -130,13 +119,17 @@ async fn a_container_removed_by_hand_ends_its_job_once() {
     let id = work.start("rec").await;
     work.engine.docker(&["rm", "--force", &work.container(&id)]);
     let job = work.until_ended(&id).await;
-    assert_eq!(
-        (&job["reason"], &job["outcome"]),
-        (&json!("removed-by-hand"), &json!("failed")),
-        "{job:#}"
-    );
+    // The engine kills it first, and its exit may be seen before its removal.
+    let reason = job["reason"].as_str().unwrap_or_default();
+    assert!(["removed-by-hand", "exited"].contains(&reason), "{job:#}");
+    assert_eq!(job["outcome"], "failed", "{job:#}");
     assert_eq!(job["attempts"].as_array().map(Vec::len), Some(1), "{job:#}");
-    assert!(work.engine.containers_of(&id).is_empty());
+    assert_eq!(
+        work.engine.volumes_of(&id).len(),
+        1,
+        "data deleted by a guess"
+    );
+    work.delete(&id).await;
 }
 
 #[tokio::test]
@@ -200,13 +193,6 @@ async fn a_token_reaches_the_container_and_nothing_else() {
         !work.daemon.log().contains(TOKEN),
         "the token is in the log"
     );
-    let state = work.setup.dir().join("state");
-    for entry in std::fs::read_dir(state).expect("there is a state directory") {
-        let path = entry.expect("a directory can be listed").path();
-        let bytes = std::fs::read(&path).unwrap_or_default();
-        let found = bytes
-            .windows(TOKEN.len())
-            .any(|window| window == TOKEN.as_bytes());
-        assert!(!found, "the token is in {}", path.display());
-    }
+    let found = work.setup.files_with(TOKEN);
+    assert!(found.is_empty(), "the token is in {found:?}");
 }

@@ -1,5 +1,6 @@
 //! Running containers outlive the daemon.
 
+use offloader_system_tests::{Daemon, TestEngine};
 use serde_json::json;
 
 use crate::work::{WORKS_ON, Work};
@@ -13,7 +14,7 @@ async fn a_running_job_is_picked_up_after_any_number_of_crashes() {
     let id = work.start("rec").await;
     let (container, before) = (work.container(&id), work.job(&id).await);
     for _ in 0..3 {
-        work = work.crash_and_restart().await;
+        work = work.restart(Daemon::crash, |_| {}).await;
         assert_eq!(work.container(&id), container);
         let job = work
             .until(&id, "running", |job| job["state"] == "running")
@@ -40,28 +41,41 @@ async fn what_ended_while_the_daemon_was_away_is_found_out() {
     };
     let id = work.start("rec").await;
     let container = work.container(&id);
-    let Work {
-        daemon,
-        setup,
-        engine,
-        image,
-    } = work;
-    assert!(daemon.stop().success());
-    let status = engine.docker(&["inspect", "--format", "{{.State.Running}}", &container]);
-    assert_eq!(status, "true", "ending the daemon ended the job");
-    engine.docker(&["stop", &container]);
-
-    let daemon = setup.start().await;
-    let work = Work {
-        daemon,
-        setup,
-        engine,
-        image,
+    let stop = |daemon: Daemon| assert!(daemon.stop().success());
+    let meanwhile = |engine: &TestEngine| {
+        let running = engine.inspect(&container)["State"]["Running"].clone();
+        assert_eq!(running, true, "ending the daemon ended the job");
+        engine.docker(&["stop", &container]);
     };
+    let work = work.restart(stop, meanwhile).await;
     let job = work.until_ended(&id).await;
     assert_eq!(
         (&job["reason"], &job["exit_code"]),
         (&json!("exited"), &json!(7)),
         "{job:#}"
     );
+}
+
+#[tokio::test]
+async fn what_was_removed_while_the_daemon_was_away_is_told_so() {
+    let test = "what_was_removed_while_the_daemon_was_away_is_told_so";
+    let Some(work) = Work::begin(test, WORKS_ON).await else {
+        return;
+    };
+    let id = work.start("rec").await;
+    let container = work.container(&id);
+    let remove = |engine: &TestEngine| drop(engine.docker(&["rm", "--force", &container]));
+    let work = work.restart(Daemon::crash, remove).await;
+    let job = work.until_ended(&id).await;
+    assert_eq!(
+        (&job["reason"], &job["outcome"]),
+        (&json!("removed-by-hand"), &json!("failed")),
+        "{job:#}"
+    );
+    assert_eq!(
+        work.engine.volumes_of(&id).len(),
+        1,
+        "data deleted by a guess"
+    );
+    work.delete(&id).await;
 }

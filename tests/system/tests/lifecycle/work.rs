@@ -134,6 +134,15 @@ impl Work {
         }
     }
 
+    /// Has an ended job removed by its client, with all that was kept of it.
+    pub(crate) async fn delete(&self, id: &str) {
+        let answer = self.client().delete(id).await.expect("the daemon answers");
+        assert_eq!((answer.status, answer.body.as_str()), (200, ""));
+        self.until_removed(id).await;
+        let answer = self.client().job(id).await.expect("the daemon answers");
+        assert_eq!(answer.status, 404, "{answer:?}");
+    }
+
     /// The one container of a job.
     #[track_caller]
     pub(crate) fn container(&self, id: &str) -> String {
@@ -142,22 +151,16 @@ impl Work {
         found.remove(0)
     }
 
-    /// Ends the daemon by SIGKILL and starts it again on what it left.
-    pub(crate) async fn crash_and_restart(self) -> Self {
-        let Self {
-            daemon,
-            setup,
-            engine,
-            image,
-        } = self;
-        daemon.crash();
-        let daemon = setup.start().await;
-        let work = Self {
-            daemon,
-            setup,
-            engine,
-            image,
-        };
+    /// Ends the daemon, does something while it is away, and starts it again on what it left.
+    pub(crate) async fn restart(
+        self,
+        end: impl FnOnce(Daemon),
+        meanwhile: impl FnOnce(&TestEngine),
+    ) -> Self {
+        end(self.daemon);
+        meanwhile(&self.engine);
+        let daemon = self.setup.start().await;
+        let work = Self { daemon, ..self };
         work.until_ready().await;
         work
     }

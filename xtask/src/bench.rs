@@ -1,0 +1,166 @@
+//! `cargo xtask bench`: how fast the release build is, beside the least that the same work can cost on
+//! this machine, measured in the same run.
+//!
+//! A ratio carries over to another machine, a time does not. docs/benchmarks.md says what is measured
+//! and why.
+
+mod daemon;
+mod http;
+mod jobs;
+mod memory;
+mod policy;
+mod raw;
+mod report;
+mod startup;
+mod work;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use self::report::Report;
+use crate::engine::Engine;
+use crate::guests::{self, cargo};
+use crate::layout::{Layout, make_dir};
+use crate::process::{command, run as run_to_end};
+use crate::stage::Step;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Write the results into this file too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// All of them if none is named
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+}
+
+/// One thing to measure.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// A decision of each stock policy, beside bare WebAssembly
+    Policy,
+    /// From POST /jobs until the container runs, beside the container engine alone
+    Jobs,
+    /// GET /jobs/{id}, beside a bare route with the same bytes
+    Http,
+    /// From the start of the process to its first answers
+    Startup,
+    /// Memory of a service that has nothing to do
+    Memory,
+}
+
+/// What is measured, and where it can write.
+struct Bench {
+    /// The daemon's release build.
+    daemon: PathBuf,
+    /// Directory of the programs that measure.
+    tools: PathBuf,
+    /// Directory of the stock policies.
+    policies: PathBuf,
+    /// A directory below target, empty in the beginning.
+    dir: PathBuf,
+}
+
+impl Bench {
+    async fn build(layout: &Layout) -> Result<Self> {
+        let step = Step::begin("building the stock policies");
+        let policies = guests::build(layout).await?;
+        let step = step.next("building the release of the daemon, and what measures it");
+        // One after the other: the daemon as it is shipped has no say from other packages in what
+        // its dependencies are built with.
+        let what: [&[&str]; 3] = [
+            &["--package", "offloader"],
+            &["--package", "offloader-bench"],
+            &[
+                "--package",
+                "offloader-policy-host",
+                "--example",
+                "decisions",
+            ],
+        ];
+        for what in what {
+            let mut build = command(cargo());
+            build
+                .current_dir(layout.root())
+                .args(["build", "--release"])
+                .args(what);
+            run_to_end(&mut build).await?;
+        }
+        step.end();
+        let tools = layout.target("release");
+        Ok(Self {
+            daemon: tools.join("offloader"),
+            tools,
+            policies,
+            dir: fresh_dir(layout.target("bench"))?,
+        })
+    }
+
+    fn tool(&self, name: &str) -> PathBuf {
+        self.tools.join(name)
+    }
+
+    fn dir(&self, name: &str) -> Result<PathBuf> {
+        make_dir(self.dir.join(name))
+    }
+}
+
+/// Measures what was asked for and prints it as a table.
+pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
+    let bench = Bench::build(layout).await?;
+    let wanted = |part| options.parts.is_empty() || options.parts.contains(&part);
+    let engine = Engine::find_or_start(layout).await?;
+    let mut report = Report::begin()?;
+
+    if wanted(Part::Policy) {
+        let step = Step::begin("decisions of policies");
+        policy::measure(&bench, &mut report).await?;
+        step.end();
+    }
+    if wanted(Part::Memory) {
+        let step = Step::begin("memory");
+        memory::measure(&bench, &engine, &mut report).await?;
+        step.end();
+    }
+    if wanted(Part::Startup) {
+        let step = Step::begin("starts");
+        startup::measure(&bench, &engine, &mut report).await?;
+        step.end();
+    }
+    if wanted(Part::Http) {
+        let step = Step::begin("answers under load");
+        http::measure(&bench, &engine, &mut report).await?;
+        step.end();
+    }
+    if wanted(Part::Jobs) {
+        let step = Step::begin("containers");
+        jobs::measure(&bench, &engine, &mut report).await?;
+        step.end();
+    }
+
+    println!("\n{report}");
+    if let Some(file) = &options.json {
+        write_json(file, &report)?;
+    }
+    Ok(())
+}
+
+fn write_json(file: &Path, report: &Report) -> Result<()> {
+    let text = serde_json::to_string_pretty(report).context("writing the report as JSON")?;
+    fs::write(file, text + "\n").with_context(|| format!("writing {}", file.display()))
+}
+
+/// The directory, without what an earlier run left in it.
+fn fresh_dir(dir: PathBuf) -> Result<PathBuf> {
+    if let Err(error) = fs::remove_dir_all(&dir)
+        && error.kind() != ErrorKind::NotFound
+    {
+        return Err(error).with_context(|| format!("removing {}", dir.display()));
+    }
+    make_dir(dir)
+}

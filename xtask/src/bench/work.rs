@@ -1,0 +1,126 @@
+//! A daemon with work: a recorder that does nothing until it is asked to end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use offloader_system_tests::{KEY, TestEngine};
+use serde_json::{Value, json};
+use site::JobService;
+
+use super::Bench;
+use super::daemon::{Daemon, INSTANCE, Server};
+use super::raw::RawEngine;
+use crate::engine::Engine;
+
+/// The client that submits.
+const CLIENT: &str = "the-site";
+/// Ends when asked to, as a job does that has delivered.
+const RECORDER: &str = "trap 'exit 0' TERM; sleep 3600 & wait";
+const TIDIED_WITHIN: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A daemon with the four stock policies, and containers that it can run.
+pub(super) struct Work {
+    // Dropped first: the daemon would see its containers vanish.
+    server: Server,
+    /// Removes the image and whatever came from it.
+    _images: TestEngine,
+    pub(super) raw: RawEngine,
+    service: JobService,
+    submitted: u32,
+}
+
+impl Work {
+    /// Starts the daemon.
+    pub(super) async fn begin(bench: &Bench, name: &str, engine: &Engine) -> Result<Self> {
+        let mut images = TestEngine::at(engine.host().to_owned());
+        images.image("calls-recorder:v0.8.13", RECORDER);
+        let daemon = Daemon::with_policies(bench, name, engine.host(), images.registry())?;
+        let mut server = daemon.start()?;
+        server.first_answer("/healthz")?;
+        let service = JobService::new(&format!("http://{}", server.address()), CLIENT, KEY);
+        let mut work = Self {
+            server,
+            _images: images,
+            raw: RawEngine::at(engine.host())?,
+            service,
+            submitted: 0,
+        };
+        // The first call of a client registers it.
+        let (job, _) = work.submit().await?;
+        work.finish(&job).await?;
+        Ok(work)
+    }
+
+    /// HOST:PORT of the daemon.
+    pub(super) fn address(&self) -> String {
+        self.server.address().to_string()
+    }
+
+    /// CLIENT:KEY of the one who submits.
+    pub(super) fn user() -> String {
+        format!("{CLIENT}:{KEY}")
+    }
+
+    /// Submits a recording. Returns its id and how long it took until it ran.
+    pub(super) async fn submit(&mut self) -> Result<(String, Duration)> {
+        self.submitted += 1;
+        let job = recording(self.submitted);
+        let begin = Instant::now();
+        let answer = self.service.post(&job).await?;
+        let took = begin.elapsed();
+        ensure!(answer.status == 200, "POST /jobs: {}", answer.body);
+        Ok((answer.job_id().context("a job without id")?, took))
+    }
+
+    /// What GET /jobs/{id} answers.
+    pub(super) async fn show(&self, job: &str) -> Result<String> {
+        let answer = self.service.job(job).await?;
+        ensure!(answer.status == 200, "GET /jobs/{job}: {}", answer.body);
+        Ok(answer.body)
+    }
+
+    /// Lets a job end, and waits until nothing is left of it but its record.
+    pub(super) async fn finish(&self, job: &str) -> Result<()> {
+        self.raw.terminate(&container_of(job)).await?;
+        let until = Instant::now() + TIDIED_WITHIN;
+        loop {
+            let shown = self.show(job).await?;
+            let shown: Value = serde_json::from_str(&shown)?;
+            match shown["state"].as_str() {
+                Some("removed") => return Ok(()),
+                _ if Instant::now() < until => tokio::time::sleep(POLL).await,
+                _ => bail!("a job that ended is not tidied up in {TIDIED_WITHIN:?}: {shown}"),
+            }
+        }
+    }
+}
+
+/// The container of a job's first attempt.
+pub(super) fn container_of(job: &str) -> String {
+    format!("offloader-{INSTANCE}-{job}-1")
+}
+
+/// What the plugin sends, with ids of the right form.
+fn recording(number: u32) -> Value {
+    let id = |kind: &str| format!("{kind:x<20}{number:06}");
+    json!({
+        "type": "recording",
+        "runner": "mattermost/calls-recorder:v0.8.13",
+        "max_duration_sec": 3600,
+        "input_data": {
+            "site_url": "https://mattermost.example.com",
+            "call_id": id("call"),
+            "post_id": id("post"),
+            "recording_id": id("recording"),
+            "auth_token": id("token"),
+            "output_format": "mp4",
+            "width": 1280,
+            "height": 720,
+            "video_rate": 1500,
+            "audio_rate": 64,
+            "frame_rate": 15,
+            "video_preset": "fast",
+        },
+    })
+}
