@@ -70,6 +70,12 @@ pub(crate) const CALL: &[Tool] = &[
     },
 ];
 
+/// Programs that test what runs in the example images.
+pub(crate) const EXAMPLES: &[Tool] = &[Tool {
+    program: "python3",
+    package: "python3",
+}];
+
 /// Makes sure that all of `tools` are there: installs what is missing where that is possible (root on
 /// a Debian), else says what to install.
 pub(crate) async fn ensure(layout: &Layout, tools: &[Tool]) -> Result<()> {

@@ -24,8 +24,18 @@ pub(crate) struct Built {
 impl Built {
     /// Builds all of it.
     pub(crate) async fn build(layout: &Layout) -> Result<Self> {
+        Self::by(layout, &["build", "--package", "offloader"]).await
+    }
+
+    /// Builds all of it and the tests. Their libraries have other features switched on, so that
+    /// the daemon beside them would be built from the ground up once more.
+    pub(crate) async fn build_with_tests(layout: &Layout) -> Result<Self> {
+        Self::by(layout, &["test", "--workspace", "--no-run", "--quiet"]).await
+    }
+
+    async fn by(layout: &Layout, cargo: &[&str]) -> Result<Self> {
         let step = Step::begin("building the daemon");
-        let daemon = build_daemon(layout).await?;
+        let daemon = build_daemon(layout, cargo).await?;
         let step = step.next("building the stock policies");
         let policies = guests::build(layout).await?;
         step.end();
@@ -55,11 +65,9 @@ impl Stage {
     }
 }
 
-async fn build_daemon(layout: &Layout) -> Result<PathBuf> {
+async fn build_daemon(layout: &Layout, args: &[&str]) -> Result<PathBuf> {
     let mut build = command(cargo());
-    build
-        .current_dir(layout.root())
-        .args(["build", "--package", "offloader"]);
+    build.current_dir(layout.root()).args(args);
     run(&mut build).await.context("building the daemon")?;
     let binary = layout.target("debug/offloader");
     fs::metadata(&binary).with_context(|| format!("cargo built no {}", binary.display()))?;

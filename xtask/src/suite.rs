@@ -44,7 +44,7 @@ pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
     for (name, check) in checks(layout) {
         note(name, checked(name, check).await);
     }
-    let built = Built::build(layout).await?;
+    let built = Built::build_with_tests(layout).await?;
     let mut stage = stage(layout).await?;
     let skips = layout.target("skipped-tests");
     let _ = fs::remove_file(&skips);
@@ -70,6 +70,10 @@ pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
     }
     println!("· tests …");
     note("tests", count(&mut tests, &mut totals).await);
+    for program in stage.iter().flat_map(|_| ["common", "transcriber"]) {
+        let name = format!("tests of examples/images/{program}");
+        note(&name, checked(&name, example_tests(layout, program)).await);
+    }
 
     let mut skipped = totals::skipped(&skips)?;
     totals.without(skipped.len());
@@ -131,6 +135,15 @@ fn checks(layout: &Layout) -> Vec<(&'static str, Command)> {
     ]
 }
 
+/// The unit tests of what runs in the example images; standard library only.
+fn example_tests(layout: &Layout, program: &str) -> Command {
+    let mut python = command("python3");
+    python
+        .current_dir(layout.root().join("examples/images"))
+        .args(["-B", "-m", "unittest", "discover", "--quiet", "-s", program]);
+    python
+}
+
 async fn checked(name: &str, mut check: Command) -> Result<()> {
     let step = Step::begin(name);
     let result = run_to_end(&mut check).await;
@@ -143,6 +156,7 @@ async fn checked(name: &str, mut check: Command) -> Result<()> {
 async fn stage(layout: &Layout) -> Result<Option<Stage>> {
     let prepared = async {
         host::ensure(layout, host::CALL).await?;
+        host::ensure(layout, host::EXAMPLES).await?;
         Engine::find_or_start(layout).await
     };
     match prepared.await {

@@ -235,7 +235,7 @@ pub fn step(job: &Job, fact: &Fact, now: Timestamp) -> Result<Job, Illegal> {
             State::Preparing | State::Waiting { .. } | State::Starting,
             Fact::Abandoned { reason },
         ) => abandon(&mut next, *reason, now),
-        (State::Starting, Fact::Launched { at }) => run(&mut next, *at),
+        (State::Starting, Fact::Launched { at }) => run(&mut next, *at, now),
         (State::Running { since, .. }, Fact::StopRequested { cause, grace }) => State::Stopping {
             since,
             kill_at: now.plus(*grace),
@@ -330,30 +330,36 @@ fn close(job: &mut Job, reason: EndReason, at: Timestamp) {
     attempt.ended_at = Some(at);
 }
 
-/// Ends a job whose current attempt never ran. There is nothing to decide about: what little a
-/// start may have left in the engine is removed.
+/// Ends a job whose current attempt never ran. When none did there is nothing to decide about:
+/// what little a start may have left in the engine is removed.
 fn abandon(job: &mut Job, reason: EndReason, now: Timestamp) -> State {
     if job.attempt().ended_at.is_none() {
         close(job, reason, now);
     }
-    let delivery = if job.ever_ran() {
-        Delivery::Delivered
-    } else {
-        Delivery::NeverRan
+    let end = |delivery| End {
+        at: now,
+        reason,
+        outcome: Outcome::Failed,
+        delivery,
     };
-    State::Removing {
-        end: End {
-            at: now,
-            reason,
-            outcome: Outcome::Failed,
-            delivery,
-        },
-        forget: false,
+    if job.ever_ran() {
+        // No attempt follows one that left undelivered work.
+        State::Ended(end(Delivery::Delivered))
+    } else {
+        State::Removing {
+            end: end(Delivery::NeverRan),
+            forget: false,
+        }
     }
 }
 
-fn run(job: &mut Job, since: Timestamp) -> State {
-    current(job).running_at = Some(since);
+/// The container engine says when it ran, by its own clock. A deadline counted from a time that
+/// cannot be right would come early or never, so such a time is not taken.
+fn run(job: &mut Job, at: Timestamp, now: Timestamp) -> State {
+    let attempt = current(job);
+    let possible = attempt.started_at <= at && at <= now;
+    let since = if possible { at } else { now };
+    attempt.running_at = Some(since);
     State::Running {
         since,
         deadline: since.plus(job.max_duration),

@@ -259,6 +259,50 @@ fn an_attempt_after_a_run_never_endangers_the_only_copy() {
 }
 
 #[test]
+fn a_container_engine_with_another_clock_moves_no_deadline() {
+    let hour = 3600;
+    for skewed in [T0.minus(Duration::from_secs(hour)), at(hour)] {
+        let job = step(
+            &after(&[(1, prepared())]),
+            &Fact::Launched { at: skewed },
+            at(2),
+        )
+        .unwrap();
+        assert_eq!(duty(&job), Duty::Watch { deadline: at(62) });
+    }
+}
+
+#[test]
+fn what_ran_once_is_settled_also_when_its_next_attempt_never_runs() {
+    let exit = Exit {
+        code: 1,
+        out_of_memory: false,
+        started_at: at(2),
+        ended_at: at(20),
+    };
+    let retry = Some(Duration::ZERO);
+    let again = Fact::Exited {
+        exit,
+        delivery: Delivery::Delivered,
+        retry,
+    };
+    let job = after(&[
+        (1, prepared()),
+        (2, Fact::Launched { at: at(2) }),
+        (20, again),
+    ]);
+    let job = step(
+        &job,
+        &Fact::Abandoned {
+            reason: EndReason::Interrupted,
+        },
+        at(21),
+    )
+    .unwrap();
+    assert_eq!(job.state.lifecycle(), Lifecycle::Ended);
+}
+
+#[test]
 fn keeping_ends_when_its_time_has_come_and_not_before() {
     let ended = after(&[
         (1, prepared()),

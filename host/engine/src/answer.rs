@@ -72,9 +72,11 @@ impl Answer {
         (self.stage.load(Ordering::Acquire) != REFUSED).then_some(waiter)
     }
 
-    /// Whether the container may be started: somebody waits, or the start was admitted before.
+    /// Whether the container may be started: somebody waits for it.
     pub(crate) fn admit(&self) -> bool {
-        self.swap(OPEN, ADMITTED) || self.stage.load(Ordering::Acquire) == ADMITTED
+        self.swap(OPEN, ADMITTED)
+            || (self.stage.load(Ordering::Acquire) == ADMITTED
+                && self.waiters.load(Ordering::Acquire) > 0)
     }
 
     /// After an admitted start that failed: open again for another attempt, if anybody waits.
@@ -181,8 +183,9 @@ mod tests {
         let answer = Answer::open();
         let waiter = answer.wait().unwrap();
         assert!(answer.admit());
-        drop(waiter);
         assert!(answer.admit(), "a start under way is taken up again");
+        drop(waiter);
+        assert!(!answer.admit(), "but not begun again for nobody");
         assert!(answer.refuse());
         assert!(!answer.accept());
     }

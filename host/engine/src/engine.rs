@@ -222,24 +222,31 @@ impl Engine {
     /// See [`DeleteError`].
     pub async fn delete(&self, id: &JobId) -> Result<(), DeleteError> {
         if let Some(live) = self.shared.live.get(id) {
+            if live.view.borrow().job.state.lifecycle().holds_slot() {
+                return Err(DeleteError::Running);
+            }
             let (reply, told) = oneshot::channel();
             if live.commands.send(Command::Delete(reply)).await.is_ok() {
                 match tokio::time::timeout(DELETE_PATIENCE, told).await {
                     Ok(Ok(result)) => return result,
-                    Ok(Err(_)) => {} // Its task ended meanwhile: only the record can be left.
+                    Ok(Err(_)) => {} // Its task ended meanwhile; the store knows how far it came.
                     Err(_) => {
-                        let why = self
-                            .shared
-                            .runner_trouble()
-                            .unwrap_or_else(|| "it takes long".into());
-                        return Err(DeleteError::Engine(why));
+                        let why = self.shared.runner_trouble();
+                        return Err(DeleteError::Engine(
+                            why.unwrap_or_else(|| "it takes long".into()),
+                        ));
                     }
                 }
             }
         }
         match self.shared.ports.store.job(id).await? {
-            Some(job) => Ok(self.shared.forget(&job).await?),
             None => Err(DeleteError::Unknown),
+            Some(job) if job.state.lifecycle().holds_slot() => Err(DeleteError::Running),
+            Some(job) if matches!(job.state, State::Removed { .. }) => {
+                Ok(self.shared.forget(&job).await?)
+            }
+            // Its containers and volumes are still there, and so must be its record.
+            Some(_) => Err(DeleteError::Engine("the service is ending".into())),
         }
     }
 

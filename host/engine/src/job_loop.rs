@@ -17,6 +17,9 @@ use crate::{DeleteError, JobView, StopError};
 /// The pause before something that failed is tried again: grows from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
+/// How long it is tried to take a start back before the client is answered.
+const TAKING_BACK: Duration = Duration::from_secs(10);
+
 /// What a launch needs beside the job itself. Holds secrets, so it lives in memory only and is
 /// dropped as soon as the container has them.
 pub(crate) struct Launchable {
@@ -125,7 +128,11 @@ impl JobLoop {
                 Event::Leave => break,
             }
         }
-        self.answer.tell(Err(self.not_started()));
+        // A start that is not certain is not answered for: the client's connection ends with the
+        // service, and the restart finds out.
+        if !matches!(self.job.state, State::Starting) {
+            self.answer.tell(Err(self.not_started()));
+        }
         self.shared.live.remove(&self.job.id);
     }
 
@@ -146,8 +153,21 @@ impl JobLoop {
         }
         let next = match self.save(next, &fact).await {
             Saved::Yes(next) => next,
-            Saved::Instead(fact) => return Box::pin(self.apply(fact)).await,
-            Saved::Leave => return false,
+            Saved::Never => {
+                if matches!(fact, Fact::Launched { .. }) {
+                    self.take_back().await;
+                }
+                let reason = EndReason::StartFailed;
+                let detail = self.waiting_for.clone();
+                self.answer.tell(Err(NotStarted { reason, detail }));
+                return Box::pin(self.apply(Fact::Abandoned { reason })).await;
+            }
+            Saved::Leave => {
+                if matches!(fact, Fact::Launched { .. }) && self.launchable.is_some() {
+                    self.take_back().await;
+                }
+                return false;
+            }
         };
         log_transition(&self.job, &next);
         self.job = next;
@@ -159,42 +179,58 @@ impl JobLoop {
     /// in time is not begun, and one that was begun is taken back: a client is told of success
     /// only when it is durable.
     async fn save(&mut self, next: Arc<Job>, fact: &Fact) -> Saved {
+        // A container found after a restart was answered for before; only a fresh one has to be
+        // saved in time.
+        let fresh = self.launchable.is_some() && !self.job.ever_ran();
         let due = match next.state {
-            State::Starting | State::Running { .. } if !self.job.ever_ran() => {
-                Some(self.job.start_by)
-            }
+            State::Starting | State::Running { .. } if fresh => Some(self.job.start_by),
             _ => None,
         };
         let mut pause = BACKOFF.0;
         loop {
-            let error = match self
+            let commit = self
                 .shared
                 .ports
                 .store
-                .commit(Arc::clone(&next), self.unsaved.clone())
-                .await
-            {
-                Ok(()) => {
-                    self.decisions.append(&mut self.unsaved);
-                    return Saved::Yes(next);
-                }
-                Err(error) => error,
+                .commit(Arc::clone(&next), self.unsaved.clone());
+            let error = tokio::select! {
+                biased;
+                result = commit => match result {
+                    Ok(()) => {
+                        self.decisions.append(&mut self.unsaved);
+                        return Saved::Yes(next);
+                    }
+                    Err(error) => error.to_string(),
+                },
+                // The store keeps its order: should it come to this commit yet, the next one
+                // follows it.
+                () = sleep_until(&self.shared, due) => "the store takes too long".to_owned(),
             };
-            error!(%error, fact = fact.name(), "could not save the job; trying again");
-            self.waiting_for = error.to_string();
+            error!(%error, fact = fact.name(), "could not save the job");
+            self.waiting_for = error;
             if due.is_some_and(|due| self.shared.now() >= due) {
-                // A recovered container was answered for before; only a fresh one is taken back.
-                if self.launchable.is_some() || matches!(fact, Fact::Prepared { .. }) {
-                    return Saved::Instead(Fact::Abandoned {
-                        reason: EndReason::StartFailed,
-                    });
-                }
+                return Saved::Never;
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = longer(pause),
                 () = self.shared.ending.cancelled() => return Saved::Leave,
             }
         }
+    }
+
+    /// Removes a container that runs and must not. True when that is certain; what is not is left
+    /// to the duty of the job's next state.
+    pub(crate) async fn take_back(&mut self) -> bool {
+        let name = self.container();
+        let removal = async {
+            let mut pause = BACKOFF.0;
+            while let Err(error) = self.shared.ports.runner.remove(&name).await {
+                warn!(%error, container = %name, "could not take the start back; trying again");
+                tokio::time::sleep(pause).await;
+                pause = longer(pause);
+            }
+        };
+        tokio::time::timeout(TAKING_BACK, removal).await.is_ok()
     }
 
     async fn forget(&mut self, next: Arc<Job>) -> bool {
@@ -284,7 +320,9 @@ impl JobLoop {
 
 enum Saved {
     Yes(Arc<Job>),
-    Instead(Fact),
+    /// Not in the time that there was.
+    Never,
+    /// The service ends.
     Leave,
 }
 

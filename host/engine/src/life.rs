@@ -31,31 +31,38 @@ impl JobLoop {
         let permit = launchable.permit.clone();
         self.waiting_for = format!("waiting for image {}", permit.image());
         let runner = Arc::clone(&self.shared.ports.runner);
-        let pull = async {
-            let mut pause = FIRST_PAUSE;
-            loop {
-                match runner.prepare(&permit).await {
-                    Err(PrepareError::Engine(error)) => {
-                        warn!(%error, "cannot look for the image; trying again");
-                        tokio::time::sleep(pause).await;
-                        pause = longer(pause);
-                    }
-                    Err(PrepareError::Pull { reason, detail, .. }) => return Err((reason, detail)),
-                    Ok(image_id) => return Ok(image_id),
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let prepared = tokio::select! {
+                biased;
+                event = self.before_it_runs(give_up_at) => return event,
+                prepared = runner.prepare(&permit) => prepared,
+            };
+            match prepared {
+                Ok(image_id) => return Event::Known(Fact::Prepared { image_id }),
+                Err(PrepareError::Pull {
+                    image,
+                    reason,
+                    detail,
+                }) => {
+                    return self
+                        .attempt_failed(reason, format!("image {image}: {detail}"))
+                        .await;
+                }
+                Err(PrepareError::Engine(error)) if !error.unreachable => {
+                    return self
+                        .attempt_failed(EndReason::StartFailed, error.to_string())
+                        .await;
+                }
+                Err(PrepareError::Engine(error)) => {
+                    warn!(%error, "cannot look for the image; trying again");
+                    self.waiting_for = error.to_string();
                 }
             }
-        };
-        let pulled = tokio::select! {
-            biased;
-            event = self.before_it_runs(give_up_at) => return event,
-            pulled = pull => pulled,
-        };
-        match pulled {
-            Ok(image_id) => Event::Known(Fact::Prepared { image_id }),
-            Err((reason, detail)) => {
-                let image = self.job.attempt().image.clone();
-                self.attempt_failed(reason, format!("image {image}: {detail}"))
-                    .await
+            tokio::select! {
+                biased;
+                event = self.before_it_runs(give_up_at) => return event,
+                () = tokio::time::sleep(pause) => pause = longer(pause),
             }
         }
     }
@@ -166,7 +173,9 @@ impl JobLoop {
                     }
                     tokio::select! {
                         () = tokio::time::sleep(pause) => pause = longer(pause),
-                        () = self.shared.ending.cancelled() => return Event::Leave,
+                        () = self.shared.ending.cancelled() => {
+                            return if self.take_back().await { self.interrupted() } else { Event::Leave };
+                        }
                     }
                 }
             }
@@ -316,6 +325,8 @@ impl JobLoop {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 Some(command) = self.commands.recv() => match command {
+                    // Whoever asked and was told otherwise meanwhile does not ask any more.
+                    Command::Delete(reply) if reply.is_closed() => {}
                     Command::Delete(reply) => {
                         self.deleters.push(reply);
                         return Event::Known(Fact::DeleteRequested);
@@ -352,6 +363,7 @@ impl JobLoop {
             tokio::select! {
                 () = &mut removal => return Event::Known(Fact::Cleared),
                 Some(command) = self.commands.recv() => match command {
+                    Command::Delete(reply) if reply.is_closed() => {}
                     Command::Delete(reply) => {
                         self.deleters.push(reply);
                         if !forget {

@@ -333,6 +333,10 @@ pub(crate) struct Memory {
     keys: Vec<(JobKey, KeyedJob)>,
     /// This many further commits fail.
     pub(crate) failing_commits: u32,
+    /// After this many commits that succeed.
+    pub(crate) good_commits_first: u32,
+    /// How long accepting a job takes.
+    pub(crate) accept_takes: Duration,
 }
 
 impl MemoryStore {
@@ -341,23 +345,8 @@ impl MemoryStore {
     }
 }
 
-impl Memory {
-    fn keyed(&self, key: &JobKey, now: Timestamp) -> Option<KeyedJob> {
-        let (_, keyed) = self.keys.iter().rev().find(|(k, _)| k == key)?;
-        let holds = match self.jobs.iter().find(|j| j.id == keyed.id) {
-            Some(job) => match job.state.end() {
-                None => true,
-                Some(end) => job.ever_ran() && end.at.plus(Duration::from_secs(86_400)) > now,
-            },
-            None => true,
-        };
-        holds.then(|| keyed.clone())
-    }
-}
-
-#[async_trait]
-impl Store for MemoryStore {
-    async fn accept(&self, new: NewJob) -> Result<Accepted, StoreError> {
+impl MemoryStore {
+    fn save_new(&self, new: NewJob) -> Result<Accepted, StoreError> {
         let mut memory = self.memory();
         for key in &new.keys {
             if let Some(known) = memory.keyed(key, new.job.submitted_at) {
@@ -383,10 +372,39 @@ impl Store for MemoryStore {
         memory.jobs.push(Job::clone(&new.job));
         Ok(Accepted::New)
     }
+}
+
+impl Memory {
+    fn keyed(&self, key: &JobKey, now: Timestamp) -> Option<KeyedJob> {
+        let (_, keyed) = self.keys.iter().rev().find(|(k, _)| k == key)?;
+        let holds = match self.jobs.iter().find(|j| j.id == keyed.id) {
+            Some(job) => match job.state.end() {
+                None => true,
+                Some(end) => job.ever_ran() && end.at.plus(Duration::from_secs(86_400)) > now,
+            },
+            None => true,
+        };
+        holds.then(|| keyed.clone())
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn accept(&self, new: NewJob) -> Result<Accepted, StoreError> {
+        // As the real one does, it saves also when nobody waits for it any more.
+        let (store, takes) = (self.clone(), self.memory().accept_takes);
+        let saving = tokio::spawn(async move {
+            tokio::time::sleep(takes).await;
+            store.save_new(new)
+        });
+        saving.await.expect("it does not panic")
+    }
 
     async fn commit(&self, job: Arc<Job>, decisions: Vec<Decision>) -> Result<(), StoreError> {
         let mut memory = self.memory();
-        if memory.failing_commits > 0 {
+        if memory.good_commits_first > 0 {
+            memory.good_commits_first -= 1;
+        } else if memory.failing_commits > 0 {
             memory.failing_commits -= 1;
             return Err(StoreError {
                 operation: "commit",

@@ -11,9 +11,12 @@ use gate::{ImagePermit, Origin, SortedInputs};
 use sha2::{Digest as _, Sha256};
 use tracing::{Instrument as _, info, info_span};
 
+use crate::answer::Waiter;
 use crate::engine::{Denied, Shared};
 use crate::job_loop::{JobLoop, Launchable};
-use crate::{Accepted, Engine, JobKey, JobView, KeyedJob, NewJob, Submission, SubmitError, facts};
+use crate::{
+    Accepted, Engine, JobKey, JobView, KeyedJob, NewJob, StoreError, Submission, SubmitError, facts,
+};
 
 /// How long after the time to start an answer may come, while a start under way is resolved.
 const RESOLUTION: Duration = Duration::from_secs(15);
@@ -91,7 +94,9 @@ async fn submit(
         site_url: chosen.site_url,
         inputs: inputs.all,
     };
-    loop {
+    let mut launchable = Some(launchable);
+    let due = start_by.plus(RESOLUTION);
+    while let Some(to_launch) = launchable.take() {
         let new = NewJob {
             job: Arc::clone(&job),
             decisions: chosen.decisions.clone(),
@@ -99,44 +104,89 @@ async fn submit(
             body_sha256: s.body_sha256.clone(),
             slots: shared.config.slots,
         };
-        match shared.ports.store.accept(new).await? {
-            Accepted::New => break,
-            Accepted::Full => return Err(SubmitError::Full),
-            Accepted::Known(known) => {
-                if let Some(result) = join(shared, &known, &s).await {
-                    return result;
-                }
+        let begin = begin(Arc::clone(shared), new, Arc::clone(&view), to_launch).in_current_span();
+        let begun = tokio::time::timeout(due.after(shared.now()), shared.tasks.spawn(begin)).await;
+        let known = match begun.map(|joined| joined.unwrap_or(Ok(Begun::Ending))) {
+            Err(_) => return Err(too_late("the store did not save the job in time")),
+            Ok(Err(error)) => return Err(error.into()),
+            Ok(Ok(Begun::Ending)) => return Err(SubmitError::ShuttingDown),
+            Ok(Ok(Begun::Full)) => return Err(SubmitError::Full),
+            Ok(Ok(Begun::Waiting(waiter))) => {
+                info!(image = %job.attempt().image, client = %job.client, "accepted");
+                return wait(shared, &job.id, waiter, start_by).await;
             }
+            Ok(Ok(Begun::Known(known, unused))) => {
+                launchable = Some(unused);
+                known
+            }
+        };
+        if let Some(result) = join(shared, &known, &s).await {
+            return result;
         }
         if shared.now() >= start_by {
-            return Err(SubmitError::NotStarted {
-                reason: EndReason::StartTimeout,
-                detail: "an earlier submission of the same work is still being given up".into(),
-            });
+            break;
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    info!(image = %job.attempt().image, client = %job.client, "accepted");
-    let (job_loop, waiter) = JobLoop::fresh(shared, view, launchable);
-    job_loop.spawn();
-    wait(shared, &job.id, waiter, start_by).await
+    Err(too_late(
+        "an earlier submission of the same work is still being given up",
+    ))
+}
+
+fn too_late(detail: &str) -> SubmitError {
+    SubmitError::NotStarted {
+        reason: EndReason::StartTimeout,
+        detail: detail.to_owned(),
+    }
+}
+
+/// What became of saving a new job.
+enum Begun {
+    /// It is saved and has a task.
+    Waiting(Waiter),
+    Full,
+    Known(KeyedJob, Launchable),
+    Ending,
+}
+
+/// Saves a new job and begins its task. A task of its own, for it has to come to its end also when
+/// the client goes meanwhile: whatever is saved needs a task that looks after it. Dropping the
+/// result is the client's leaving.
+async fn begin(
+    shared: Arc<Shared>,
+    new: NewJob,
+    view: Arc<JobView>,
+    launchable: Launchable,
+) -> Result<Begun, StoreError> {
+    if shared.ending.is_cancelled() {
+        return Ok(Begun::Ending);
+    }
+    Ok(match shared.ports.store.accept(new).await? {
+        Accepted::Full => Begun::Full,
+        Accepted::Known(known) => Begun::Known(known, launchable),
+        Accepted::New => {
+            let (job_loop, waiter) = JobLoop::fresh(&shared, view, launchable);
+            if shared.ending.is_cancelled() {
+                job_loop.answer.desert();
+            }
+            job_loop.spawn();
+            Begun::Waiting(waiter)
+        }
+    })
 }
 
 /// Waits for the answer of a job's task, and no longer than an answer may take.
 async fn wait(
     shared: &Shared,
     id: &JobId,
-    waiter: crate::answer::Waiter,
+    waiter: Waiter,
     start_by: Timestamp,
 ) -> Result<Arc<JobView>, SubmitError> {
     let due = start_by.plus(RESOLUTION).after(shared.now());
     let told = match tokio::time::timeout(due, waiter.told()).await {
         Ok(told) => told,
         Err(_) if waiter.refuse() => {
-            return Err(SubmitError::NotStarted {
-                reason: EndReason::StartTimeout,
-                detail: "the container engine did not finish the start".into(),
-            });
+            return Err(too_late("the container engine did not finish the start"));
         }
         Err(_) => waiter.told().await,
     };

@@ -252,6 +252,101 @@ async fn a_store_that_cannot_save_the_intent_starts_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_cannot_be_saved_is_taken_back_before_its_client_is_told() {
+    let mut stage = Stage::default();
+    let engine = stage.engine().await;
+    {
+        let mut memory = stage.store.memory();
+        memory.good_commits_first = 1;
+        memory.failing_commits = u32::MAX;
+    }
+    let began = tokio::time::Instant::now();
+    let Err(SubmitError::NotStarted { reason, detail }) = engine.submit(recording('a')).await
+    else {
+        panic!("it was told to run");
+    };
+    assert_eq!(reason, EndReason::StartFailed);
+    assert!(detail.contains("disk full"), "{detail}");
+    assert!(began.elapsed() <= Duration::from_secs(115));
+    assert_eq!((stage.runner.starts(), stage.runner.containers()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_up_while_its_job_is_saved_leaves_no_slot_taken() {
+    let mut stage = Stage::default();
+    let engine = stage.engine().await;
+    stage.store.memory().accept_takes = Duration::from_secs(2);
+    assert!(
+        timeout(Duration::from_secs(1), engine.submit(recording('a')))
+            .await
+            .is_err()
+    );
+    let job = ended(&engine, &only_job(&engine).await).await;
+    assert_eq!(job.state.end().unwrap().reason, EndReason::Interrupted);
+    assert_eq!(stage.runner.starts(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_never_answers_is_given_up_on_in_time() {
+    let mut stage = Stage::default();
+    let engine = stage.engine().await;
+    stage.store.memory().accept_takes = Duration::from_secs(600);
+    let began = tokio::time::Instant::now();
+    assert!(engine.submit(recording('a')).await.is_err());
+    assert!(began.elapsed() <= Duration::from_secs(115));
+    sleep(Duration::from_secs(900)).await;
+    assert_eq!(stage.runner.starts(), 0);
+    ended(&engine, &only_job(&engine).await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_was_refused_has_no_effect_later() {
+    let mut stage = Stage::default();
+    stage.runner.world().script.media_left = 7;
+    let engine = stage.engine().await;
+    let id = engine.submit(recording('a')).await.unwrap().job.id.clone();
+    stage.runner.world().down = true;
+    sleep(MINUTE).await;
+    assert!(matches!(
+        engine.delete(&id).await,
+        Err(DeleteError::Running)
+    ));
+    stage.runner.world().down = false;
+    let now = stage.clock().now();
+    stage.runner.end(now, 0);
+    ended(&engine, &id).await;
+    sleep(MINUTE).await;
+    assert_eq!(stage.runner.containers(), 1, "the only copy");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_the_end_of_the_service_cuts_off_forgets_nothing() {
+    let mut stage = Stage::default();
+    stage.runner.world().script.media_left = 7;
+    let engine = stage.engine().await;
+    let id = engine.submit(recording('a')).await.unwrap().job.id.clone();
+    let now = stage.clock().now();
+    stage.runner.end(now, 0);
+    ended(&engine, &id).await;
+    stage.runner.world().down = true;
+    let deleting = tokio::spawn({
+        let (engine, id) = (engine.clone(), id.clone());
+        async move { engine.delete(&id).await }
+    });
+    sleep(Duration::from_secs(5)).await;
+    engine.shutdown().await;
+    assert!(matches!(
+        deleting.await.unwrap(),
+        Err(DeleteError::Engine(_))
+    ));
+    stage.runner.world().down = false;
+    let engine = stage.engine().await;
+    sleep(MINUTE).await;
+    assert_eq!(stage.runner.containers(), 0, "taken up again and finished");
+    assert!(engine.job(&id).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_finds_the_container_with_its_deadline() {
     let mut stage = Stage::default();
     let engine = stage.engine().await;
