@@ -88,12 +88,12 @@ async fn submit(
         job: Arc::clone(&job),
         decisions: chosen.decisions.clone(),
     });
-    let launchable = Launchable {
+    let launchable = Box::new(Launchable {
         permit: chosen.image,
         image_origin: chosen.image_origin,
         site_url: chosen.site_url,
         inputs: inputs.all,
-    };
+    });
     let mut launchable = Some(launchable);
     let due = start_by.plus(RESOLUTION);
     while let Some(to_launch) = launchable.take() {
@@ -145,7 +145,7 @@ enum Begun {
     /// It is saved and has a task.
     Waiting(Waiter),
     Full,
-    Known(KeyedJob, Launchable),
+    Known(KeyedJob, Box<Launchable>),
     Ending,
 }
 
@@ -156,7 +156,7 @@ async fn begin(
     shared: Arc<Shared>,
     new: NewJob,
     view: Arc<JobView>,
-    launchable: Launchable,
+    launchable: Box<Launchable>,
 ) -> Result<Begun, StoreError> {
     if shared.ending.is_cancelled() {
         return Ok(Begun::Ending);
@@ -165,7 +165,7 @@ async fn begin(
         Accepted::Full => Begun::Full,
         Accepted::Known(known) => Begun::Known(known, launchable),
         Accepted::New => {
-            let (job_loop, waiter) = JobLoop::fresh(&shared, view, launchable);
+            let (job_loop, waiter) = JobLoop::fresh(&shared, view, *launchable);
             if shared.ending.is_cancelled() {
                 job_loop.answer.desert();
             }

@@ -1,0 +1,303 @@
+//! Duties before the container runs: image, pause, start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{EndReason, Fact, Purpose, RetryVerdict, Timestamp, step};
+use gate::{LaunchPermit, LaunchPlan};
+use tracing::warn;
+
+use crate::job_loop::{Event, FIRST_PAUSE, JobLoop, longer, sleep_until};
+use crate::live::Command;
+use crate::{LaunchError, PrepareError, Sighting, StartTicket, facts};
+
+impl JobLoop {
+    /// Makes the image present.
+    pub(crate) async fn prepare(&mut self, give_up_at: Option<Timestamp>) -> Event {
+        let Some(launchable) = &self.launchable else {
+            return self.interrupted();
+        };
+        let permit = launchable.permit.clone();
+        self.waiting_for = format!("waiting for image {}", permit.image());
+        let runner = Arc::clone(&self.shared.ports.runner);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let prepared = tokio::select! {
+                biased;
+                event = self.before_it_runs(give_up_at) => return event,
+                prepared = runner.prepare(&permit) => prepared,
+            };
+            match prepared {
+                Ok(image_id) => return Event::Known(Fact::Prepared { image_id }),
+                Err(PrepareError::Pull {
+                    image,
+                    reason,
+                    detail,
+                }) => {
+                    return self
+                        .attempt_failed(reason, format!("image {image}: {detail}"))
+                        .await;
+                }
+                Err(PrepareError::Engine(error)) if !error.unreachable => {
+                    return self
+                        .attempt_failed(EndReason::StartFailed, error.to_string())
+                        .await;
+                }
+                Err(PrepareError::Engine(error)) => {
+                    warn!(%error, "cannot look for the image; trying again");
+                    self.waiting_for = error.to_string();
+                }
+            }
+            tokio::select! {
+                biased;
+                event = self.before_it_runs(give_up_at) => return event,
+                () = tokio::time::sleep(pause) => pause = longer(pause),
+            }
+        }
+    }
+
+    /// Waits for the next attempt and asks again which image it uses.
+    pub(crate) async fn retry(&mut self, at: Timestamp, give_up_at: Option<Timestamp>) -> Event {
+        if self.launchable.is_none() {
+            return self.interrupted();
+        }
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            biased;
+            event = self.before_it_runs(give_up_at) => return event,
+            () = sleep_until(&shared, Some(at)) => {}
+        }
+        let mut facts = facts::of_job(&self.job, shared.now());
+        // The chain begins anew, with what was asked and not with what the last attempt used.
+        facts.image_chosen.clone_from(&facts.image_asked);
+        let ruling = shared
+            .ports
+            .policies
+            .select_image(&facts, Purpose::Start)
+            .await;
+        self.record(ruling.decisions.clone());
+        let asked = self.job.image_asked.clone();
+        let permit = match shared.settle_choice(ruling, &asked) {
+            Ok((image, origin)) => shared
+                .gate
+                .image(self.job.kind, &image, &origin)
+                .map(|permit| (permit, origin))
+                .map_err(|refusal| refusal.to_string()),
+            Err(denied) => Err(format!(
+                "policy {}: {}",
+                denied.policy, denied.denial.message
+            )),
+        };
+        match (permit, &mut self.launchable) {
+            (Ok((permit, origin)), Some(launchable)) => {
+                let image = permit.image().clone();
+                launchable.permit = permit;
+                launchable.image_origin = origin;
+                Event::Known(Fact::NextAttempt { image })
+            }
+            (Err(why), _) => {
+                warn!(%why, "no image for another attempt");
+                self.waiting_for = why;
+                Event::Known(Fact::Abandoned {
+                    reason: EndReason::ImageRefused,
+                })
+            }
+            (Ok(_), None) => self.interrupted(),
+        }
+    }
+
+    /// Creates and starts the container, or finds out after a restart whether that happened.
+    pub(crate) async fn launch(&mut self, start_by: Option<Timestamp>) -> Event {
+        if self.launchable.is_none() {
+            return self.find_after_restart().await;
+        }
+        let permit = match self.authorize() {
+            Ok(permit) => permit,
+            Err(why) => {
+                warn!(%why, "the gate refused the launch");
+                self.waiting_for = why;
+                return Event::Known(Fact::Abandoned {
+                    reason: EndReason::ImageRefused,
+                });
+            }
+        };
+        let ticket = self.ticket(start_by);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match self.shared.ports.runner.launch(&permit, &ticket).await {
+                Ok(launched) if start_by.is_none() || self.answer.accept() => {
+                    return Event::Known(Fact::Launched { at: launched.at });
+                }
+                // The answer was due and was given while the start was under way.
+                Ok(_) => return self.too_late(),
+                Err(error) => error,
+            };
+            self.waiting_for = error.to_string();
+            match error {
+                LaunchError::Withdrawn => {
+                    return match start_by {
+                        Some(by) if self.shared.now() >= by.minus(domain::LAST_START) => {
+                            self.too_late()
+                        }
+                        _ => self.interrupted(),
+                    };
+                }
+                LaunchError::ImageChanged { .. } => {
+                    self.answer.reopen();
+                    return self
+                        .attempt_failed(EndReason::ImageRefused, self.waiting_for.clone())
+                        .await;
+                }
+                LaunchError::Refused(_) | LaunchError::NameTaken { .. } => {
+                    self.answer.reopen();
+                    return self
+                        .attempt_failed(EndReason::StartFailed, self.waiting_for.clone())
+                        .await;
+                }
+                // It may have been created or even started: asking again finds that out.
+                LaunchError::Engine(error) => {
+                    warn!(%error, "the start is not certain; asking again");
+                    if start_by.is_some_and(|by| self.shared.now() >= by) {
+                        return self.too_late();
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => pause = longer(pause),
+                        () = self.shared.ending.cancelled() => {
+                            return if self.take_back().await { self.interrupted() } else { Event::Leave };
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn authorize(&self) -> Result<LaunchPermit, String> {
+        let launchable = self.launchable.as_ref().ok_or("its secrets are gone")?;
+        let attempt = self.job.attempt();
+        let image_id = attempt.image_id.clone().ok_or("its image is unknown")?;
+        let plan = LaunchPlan {
+            job: self.job.id.clone(),
+            attempt: attempt.number,
+            kind: self.job.kind,
+            image: (attempt.image.clone(), launchable.image_origin.clone()),
+            image_id,
+            site_url: launchable.site_url.clone(),
+            inputs: launchable.inputs.clone(),
+        };
+        self.shared
+            .gate
+            .authorize(plan)
+            .map_err(|refusal| refusal.to_string())
+    }
+
+    fn ticket(&self, start_by: Option<Timestamp>) -> StartTicket {
+        let Some(start_by) = start_by else {
+            return StartTicket::new(|| true);
+        };
+        let last = start_by.minus(domain::LAST_START);
+        let (answer, clock) = (
+            Arc::clone(&self.answer),
+            Arc::clone(&self.shared.ports.clock),
+        );
+        StartTicket::new(move || clock.now() < last && answer.admit())
+    }
+
+    async fn find_after_restart(&mut self) -> Event {
+        match self.sight().await {
+            None => Event::Leave,
+            Some(Sighting::Absent | Sighting::Created) => self.interrupted(),
+            Some(Sighting::Running { since }) => Event::Known(Fact::Launched { at: since }),
+            Some(Sighting::Ended(exit)) => self.exited(exit).await,
+            Some(Sighting::Lost) => self.lost(EndReason::RuntimeLost).await,
+        }
+    }
+
+    /// Resolves with what ends a start before it runs: nobody waits any more, the time is over,
+    /// or an administrator says so.
+    async fn before_it_runs(&mut self, give_up_at: Option<Timestamp>) -> Event {
+        let shared = Arc::clone(&self.shared);
+        let answered = self.job.ever_ran();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.answer.given_up(), if !answered => return self.interrupted(),
+                () = shared.ending.cancelled(), if answered => return Event::Leave,
+                () = sleep_until(&shared, give_up_at) => return self.too_late(),
+                Some(command) = self.commands.recv() => match command {
+                    Command::Stop(reply) => {
+                        let _ = reply.send(Ok(()));
+                        self.waiting_for = "an administrator stopped it".into();
+                        return Event::Known(Fact::Abandoned { reason: EndReason::StoppedByAdmin });
+                    }
+                    command @ Command::Delete(_) => Self::refuse_command(command),
+                },
+            }
+        }
+    }
+
+    fn interrupted(&self) -> Event {
+        Event::Known(Fact::Abandoned {
+            reason: EndReason::Interrupted,
+        })
+    }
+
+    fn too_late(&self) -> Event {
+        self.answer.refuse();
+        Event::Known(Fact::Abandoned {
+            reason: EndReason::StartTimeout,
+        })
+    }
+
+    /// An attempt failed before its container ran: asks whether another follows.
+    async fn attempt_failed(&mut self, reason: EndReason, why: String) -> Event {
+        warn!(%reason, %why, attempt = self.job.attempt().number, "attempt failed");
+        self.waiting_for = why;
+        let failed = Fact::AttemptFailed {
+            reason,
+            retry: None,
+        };
+        let retry = self.ask_retry(&failed).await;
+        Event::Known(Fact::AttemptFailed { reason, retry })
+    }
+
+    /// Asks policy and gate whether another attempt follows `failed`, where one is permitted.
+    pub(super) async fn ask_retry(&mut self, failed: &Fact) -> Option<Duration> {
+        let shared = Arc::clone(&self.shared);
+        let (now, kind) = (shared.now(), self.job.kind);
+        // Asked about the job as it will be, with the failed attempt closed.
+        let job = step(&self.job, failed, now).ok()?;
+        let (attempts, ran) = (job.attempt().number, job.ever_ran());
+        let probe = RetryVerdict::RetryAfter(Duration::ZERO);
+        let late = !ran && now >= job.start_by.minus(domain::LAST_START);
+        if late
+            || shared
+                .gate
+                .retry(kind, probe, None, attempts, ran)
+                .0
+                .is_none()
+        {
+            return None;
+        }
+        let ruling = shared.ports.policies.retry(&facts::of_job(&job, now)).await;
+        self.record(ruling.decisions);
+        let (pause, refusal) =
+            shared
+                .gate
+                .retry(kind, ruling.verdict, ruling.by.as_deref(), attempts, ran);
+        if let Some(refusal) = refusal {
+            warn!(%refusal, "retry bounded");
+        }
+        pause
+    }
+
+    /// Whether the gate allows an attempt after one that ran, so that secrets have to be kept.
+    pub(crate) fn may_run_again(&self) -> bool {
+        let probe = RetryVerdict::RetryAfter(Duration::ZERO);
+        let attempts = self.job.attempt().number;
+        self.shared
+            .gate
+            .retry(self.job.kind, probe, None, attempts, true)
+            .0
+            .is_some()
+    }
+}
