@@ -71,26 +71,15 @@ impl Bench {
         let step = Step::begin("building the stock policies");
         let policies = guests::build(layout).await?;
         let step = step.next("building the release of the daemon, and what measures it");
-        // One after the other: the daemon as it is shipped has no say from other packages in what
-        // its dependencies are built with.
-        let what: [&[&str]; 3] = [
-            &["--package", "offloader"],
-            &["--package", "offloader-bench"],
-            &[
-                "--package",
-                "offloader-policy-host",
-                "--example",
-                "decisions",
-            ],
-        ];
-        for what in what {
-            let mut build = command(cargo());
-            build
-                .current_dir(layout.root())
-                .args(["build", "--release"])
-                .args(what);
-            run_to_end(&mut build).await?;
+        let mut build = command(cargo());
+        build
+            .current_dir(layout.root())
+            .args(["build", "--release"]);
+        for package in ["offloader", "offloader-bench", "offloader-policy-host"] {
+            build.args(["--package", package]);
         }
+        build.args(["--bins", "--example", "decisions"]);
+        run_to_end(&mut build).await?;
         step.end();
         let tools = layout.target("release");
         Ok(Self {

@@ -105,8 +105,8 @@ pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
 /// What needs nothing prepared.
 fn checks(layout: &Layout) -> Vec<(&'static str, Command)> {
     let mut guests = cargo_in(layout, &["clippy", "--target", TARGET]);
-    for policy in POLICIES {
-        guests.args(["--package", policy]);
+    for guest in POLICIES.iter().chain(&["misbehave"]) {
+        guests.args(["--package", guest]);
     }
     guests.args(["--", "--deny", "warnings"]);
     let mut docs = cargo_in(
@@ -130,7 +130,7 @@ fn checks(layout: &Layout) -> Vec<(&'static str, Command)> {
                 ],
             ),
         ),
-        ("lints of the policies", guests),
+        ("lints of the guests", guests),
         ("documentation", docs),
     ]
 }

@@ -181,7 +181,6 @@ impl From<Unchecked> for ApiError {
     fn from(error: Unchecked) -> Self {
         let text = error.to_string();
         match error {
-            Unchecked::Throttled(pause) => Self::later(StatusCode::TOO_MANY_REQUESTS, text, pause),
             Unchecked::Busy => Self::later(StatusCode::SERVICE_UNAVAILABLE, text, SOON),
             Unchecked::Store(error) => error.into(),
             Unchecked::NoRandomness => Self::new(StatusCode::INTERNAL_SERVER_ERROR, text),

@@ -153,12 +153,14 @@ impl Runner for PlayRunner {
         Ok(())
     }
 
-    async fn logs(&self, _: &ContainerName) -> Result<LogStream, RunnerError> {
+    async fn logs(
+        &self,
+        _: &ContainerName,
+        _: LogsUntil,
+    ) -> Result<Option<LogStream>, RunnerError> {
         drop(self.up()?);
-        Ok(
-            futures_util::stream::iter([Ok("to stdout\n".into()), Ok("to stderr\n".into())])
-                .boxed(),
-        )
+        let lines = [Ok("to stdout\n".into()), Ok("to stderr\n".into())];
+        Ok(Some(futures_util::stream::iter(lines).boxed()))
     }
 
     async fn list(&self) -> Result<Vec<ContainerName>, RunnerError> {

@@ -15,8 +15,8 @@ use crate::job_loop::JobLoop;
 use crate::live::{Command, LiveJobs};
 use crate::sweep::sweep_now_and_then;
 use crate::{
-    Clock, DeleteError, JobQuery, JobView, LogStream, Policies, PrefetchError, Runner, RunnerError,
-    StopError, Store, StoreError, facts,
+    Clock, DeleteError, JobQuery, JobView, LogStream, LogsUntil, Policies, PrefetchError, Runner,
+    RunnerError, StopError, Store, StoreError, facts,
 };
 
 /// How long a deleted job's key is remembered after the job ended, as the job API promises.
@@ -157,7 +157,7 @@ impl Engine {
             .shared
             .gate
             .container_name(&job.id, job.attempt().number);
-        self.shared.ports.runner.logs(&name).await.map(Some)
+        self.shared.ports.runner.logs(&name, LogsUntil::Now).await
     }
 
     /// Makes images present that a client will ask for.
@@ -253,8 +253,11 @@ impl Engine {
     /// Whether new jobs can be started.
     #[must_use]
     pub fn health(&self) -> Health {
+        let runner = self.shared.runner_trouble();
+        let store = self.shared.ports.store.trouble();
+        let store = store.map(|why| format!("store: {why}"));
         Health {
-            reasons: self.shared.runner_trouble().into_iter().collect(),
+            reasons: runner.into_iter().chain(store).collect(),
         }
     }
 
@@ -380,7 +383,7 @@ async fn prune_history(shared: Arc<Shared>) {
             .await
         {
             Ok(0) => {}
-            Ok(records) => info!(records, "removed records of jobs that ended long ago"),
+            Ok(records) => info!(records, "removed records of jobs of which nothing has been left for long"),
             Err(error) => warn!(%error, "could not remove old records; trying again in an hour"),
         }
     }

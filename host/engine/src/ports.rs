@@ -42,8 +42,8 @@ pub trait Runner: Send + Sync + 'static {
 
     /// Creates and starts the container of a permit, once: a container of that name with the
     /// permit's labels and image counts as it and is not started again when it ever ran. Asks
-    /// `ticket` at the last moment before the start. After an error nothing of it is left that
-    /// runs or will.
+    /// `ticket` at the last moment before the start, and answers within 20 s after its yes. After
+    /// an error nothing of it is left that runs or will, except after [`LaunchError::Engine`].
     async fn launch(
         &self,
         permit: &LaunchPermit,
@@ -68,14 +68,27 @@ pub trait Runner: Send + Sync + 'static {
     /// Removes the container and all volumes of it.
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError>;
 
-    /// What the container wrote to stdout and stderr so far.
-    async fn logs(&self, name: &ContainerName) -> Result<LogStream, RunnerError>;
+    /// What the container wrote to stdout and stderr; `None` when there is no such container.
+    async fn logs(
+        &self,
+        name: &ContainerName,
+        until: LogsUntil,
+    ) -> Result<Option<LogStream>, RunnerError>;
 
     /// Containers that carry this installation's label, tracked or not.
     async fn list(&self) -> Result<Vec<ContainerName>, RunnerError>;
 
     /// Whether the container engine answers.
     async fn ping(&self) -> Result<(), RunnerError>;
+}
+
+/// How much of a container's output to read. All of it from its start on that is kept, and then…
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogsUntil {
+    /// …no more: the stream ends.
+    Now,
+    /// …what it writes further, until it has ended.
+    End,
 }
 
 /// Log bytes as they come.
@@ -145,7 +158,7 @@ pub enum PrepareError {
     Engine(#[from] RunnerError),
 }
 
-/// Why a container was not started. Nothing of it is left.
+/// Why a container was not started. Nothing of it is left, except after [`LaunchError::Engine`].
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LaunchError {
     /// The ticket said no.
@@ -168,7 +181,8 @@ pub enum LaunchError {
     /// The engine refused to create or start it.
     #[error("the container engine refused: {0}")]
     Refused(String),
-    /// The container engine does not answer.
+    /// The container engine does not answer. The container may exist, and may run now or soon:
+    /// launch it again, which finds out, or remove it.
     #[error(transparent)]
     Engine(#[from] RunnerError),
 }
@@ -204,8 +218,12 @@ pub trait Store: Send + Sync + 'static {
     async fn page(&self, query: &JobQuery) -> Result<Vec<Job>, StoreError>;
     /// Every job that still has a duty: all but the removed.
     async fn unfinished(&self) -> Result<Vec<Job>, StoreError>;
-    /// Removes records of removed jobs that ended before `before`, and keys that ran out.
+    /// Removes records of jobs that were removed before `before`, and keys that ran out.
     async fn prune(&self, before: Timestamp, now: Timestamp) -> Result<u64, StoreError>;
+    /// Why nothing can be saved at the moment, for people, if that is so.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The store failed at an operation. Nothing of it took effect.

@@ -105,7 +105,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Service> {
         instance.clone(),
     )?;
     let runner: Arc<dyn Runner> = if config.jobs.output_logs {
-        Arc::new(LoggingRunner(runner))
+        Arc::new(LoggingRunner::new(runner))
     } else {
         runner
     };

@@ -49,6 +49,10 @@ pub(crate) trait Verdict: Clone + Send + 'static {
     fn value(&self) -> Option<String> {
         None
     }
+    /// Bytes of the texts that it carries.
+    fn bytes(&self) -> usize {
+        0
+    }
     /// What it tells people itself.
     fn message(&self) -> Option<&str> {
         None
@@ -90,6 +94,14 @@ impl Verdict for Choice {
             Self::AsAsked => None,
             Self::Use(text) => Some(text.clone()),
             Self::Deny(denial) => Some(denial.code.clone()),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::AsAsked => 0,
+            Self::Use(text) => text.len(),
+            Self::Deny(denial) => denial.code.len() + denial.message.len(),
         }
     }
 

@@ -124,9 +124,11 @@ impl FromStr for Mode {
     }
 }
 
-/// What a policy may use up in one decision.
+/// What a policy may use up: each in one decision, but for the size of its component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    /// Bytes of its file. 1 KiB to 64 MiB.
+    pub component_size: u64,
     /// Time by the wall, instantiation included. 1 ms to 10 s.
     pub time: Duration,
     /// Bytes of linear memory, all memories together. 64 KiB to 64 MiB.
@@ -135,15 +137,16 @@ pub struct Limits {
     pub table_elements: u32,
     /// Calls of getters and of settings. 1 to 10,000,000.
     pub host_calls: u32,
-    /// Bytes of the texts of one answer, and of each text passed to a getter. 1 KiB to 1 MiB.
+    /// Bytes of the texts of one answer together, and of each text passed to a getter. 1 KiB to 1 MiB.
     pub output: u32,
-    /// Bytes of stdout and stderr that are logged; more are counted and cut. At most 1 MiB.
+    /// Bytes of stdout, and of stderr, that are logged; more are counted and cut. At most 1 MiB.
     pub log: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            component_size: 16 << 20,
             time: Duration::from_millis(50),
             memory: 16 << 20,
             table_elements: 10_000,
@@ -162,7 +165,13 @@ pub(crate) const TABLE_ELEMENTS_MAX: u32 = 20_000;
 impl Limits {
     /// The limits that are out of range, as `NAME: what was expected`.
     pub(crate) fn problems(&self) -> Vec<String> {
-        let ranges: [(&str, u128, RangeInclusive<u128>, &str); 6] = [
+        let ranges: [(&str, u128, RangeInclusive<u128>, &str); 7] = [
+            (
+                "component_size",
+                self.component_size.into(),
+                1_024..=64 << 20,
+                "1KiB to 64MiB",
+            ),
             (
                 "time",
                 self.time.as_micros(),
@@ -215,6 +224,7 @@ mod tests {
     #[test]
     fn every_limit_out_of_range_is_told() {
         let limits = Limits {
+            component_size: 65 << 20,
             time: Duration::from_secs(11),
             memory: 1,
             table_elements: 20_001,
@@ -230,6 +240,7 @@ mod tests {
         assert_eq!(
             names,
             [
+                "component_size",
                 "time",
                 "memory",
                 "table_elements",

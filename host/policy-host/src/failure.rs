@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use domain::DecisionOutcome;
 use wasmtime::Trap;
+use wasmtime::component::ResourceTableError;
 use wasmtime_wasi::I32Exit;
+
+use crate::wasi::HANDLES_MAX;
 
 /// Why a policy gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,13 +24,15 @@ pub(crate) enum Failure {
     Stack,
     #[error("called the host more than {0} times")]
     HostCalls(u32),
+    #[error("held more than {0} handles of the host at once")]
+    Handles(usize),
     #[error("{what} has {bytes} bytes, more than {limit}")]
     OutputTooLarge {
         what: &'static str,
         bytes: usize,
         limit: usize,
     },
-    #[error("answered what makes no sense: {0}")]
+    #[error("passed what makes no sense: {0}")]
     OutputMalformed(String),
     #[error("ended its program with exit code {0}")]
     Exit(i32),
@@ -43,7 +48,7 @@ impl Failure {
             Self::Memory(_) => DecisionOutcome::Memory,
             Self::Table(_) => DecisionOutcome::Table,
             Self::Stack => DecisionOutcome::Stack,
-            Self::HostCalls(_) => DecisionOutcome::HostCalls,
+            Self::HostCalls(_) | Self::Handles(_) => DecisionOutcome::HostCalls,
             Self::OutputTooLarge { .. } => DecisionOutcome::OutputTooLarge,
             Self::OutputMalformed(_) => DecisionOutcome::OutputMalformed,
             Self::Exit(_) => DecisionOutcome::Exit,
@@ -51,9 +56,10 @@ impl Failure {
         }
     }
 
-    /// What an error of the engine means, once there is an instance.
+    /// What an error of the engine means, once there is an instance. One that is neither a trap nor
+    /// the host's own is about what passed between the two: pointers, lengths, cases, handles.
     pub(crate) fn of_call(error: &wasmtime::Error) -> Self {
-        Self::known(error).unwrap_or_else(|| Self::Trap(error.root_cause().to_string()))
+        Self::known(error).unwrap_or_else(|| Self::OutputMalformed(error.root_cause().to_string()))
     }
 
     /// What an error of the engine means while there is no instance yet.
@@ -68,6 +74,9 @@ impl Failure {
         }
         if let Some(exit) = error.downcast_ref::<I32Exit>() {
             return Some(Self::Exit(exit.0));
+        }
+        if let Some(ResourceTableError::Full) = error.downcast_ref() {
+            return Some(Self::Handles(HANDLES_MAX));
         }
         if error.is::<std::str::Utf8Error>() || error.is::<std::string::FromUtf8Error>() {
             return Some(Self::OutputMalformed("a text that is not UTF-8".to_owned()));

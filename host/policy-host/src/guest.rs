@@ -125,14 +125,19 @@ impl Guest {
             .ok_or_else(|| wasmtime::Error::msg("no such attempt"))
     }
 
+    /// Fails when an answer has texts of more bytes than the policy may pass.
+    pub(crate) fn check_answer(&self, bytes: usize) -> Result<(), Failure> {
+        self.check_bytes("the answer", bytes)
+    }
+
     fn check_text(&self, what: &'static str, text: &str) -> Result<(), Failure> {
+        self.check_bytes(what, text.len())
+    }
+
+    fn check_bytes(&self, what: &'static str, bytes: usize) -> Result<(), Failure> {
         let limit = self.limits.output as usize;
-        if text.len() > limit {
-            return Err(Failure::OutputTooLarge {
-                what,
-                bytes: text.len(),
-                limit,
-            });
+        if bytes > limit {
+            return Err(Failure::OutputTooLarge { what, bytes, limit });
         }
         Ok(())
     }

@@ -29,9 +29,6 @@ use interfaces::{export_problem, import_problem, not_a_component};
 /// The version of the contract that this host speaks.
 pub(crate) const CONTRACT_VERSION: &str = "0.1.0";
 
-/// Bytes that a component may have.
-const COMPONENT_MAX: u64 = 16 << 20;
-
 /// A policy's settings are checked in more time than it has for a decision: this happens once.
 const SETTINGS_CHECK_TIME: Duration = Duration::from_secs(1);
 
@@ -144,7 +141,7 @@ impl Loader<'_> {
 
     /// The compiled component, and the sha256 of its file.
     fn component(self, config: &PolicyConfig) -> Result<(Component, String), LoadProblem> {
-        let bytes = self.read(&config.component)?;
+        let bytes = self.read(&config.component, config.limits.component_size)?;
         let digest: [u8; 32] = Sha256::digest(&bytes).into();
         let found = hex::encode(digest);
         if let Some(pinned) = &config.sha256 {
@@ -179,7 +176,7 @@ impl Loader<'_> {
         Ok((component, found))
     }
 
-    fn read(self, file: &str) -> Result<Vec<u8>, LoadProblem> {
+    fn read(self, file: &str, limit: u64) -> Result<Vec<u8>, LoadProblem> {
         let fail = |error| LoadProblem::Read {
             file: file.to_owned(),
             error,
@@ -187,13 +184,13 @@ impl Loader<'_> {
         let opened = self.dir.open(file).map_err(fail)?;
         let mut bytes = Vec::new();
         opened
-            .take(COMPONENT_MAX + 1)
+            .take(limit.saturating_add(1))
             .read_to_end(&mut bytes)
             .map_err(fail)?;
-        if bytes.len() as u64 > COMPONENT_MAX {
+        if bytes.len() as u64 > limit {
             return Err(LoadProblem::TooLarge {
                 file: file.to_owned(),
-                limit: COMPONENT_MAX,
+                limit,
             });
         }
         Ok(bytes)

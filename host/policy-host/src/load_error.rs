@@ -59,7 +59,7 @@ pub enum LoadProblem {
         /// Why.
         error: std::io::Error,
     },
-    /// Its file is larger than a component may be.
+    /// Its file is larger than its limit.
     #[error("component {file}: has more than {limit} bytes")]
     TooLarge {
         /// The file, below the policies' directory.

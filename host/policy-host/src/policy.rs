@@ -8,7 +8,7 @@ use domain::{Hook, JobFacts};
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
 
-use crate::chain::{Asked, Identity, Said};
+use crate::chain::{Asked, Identity, Said, Verdict as _};
 use crate::config::{Limits, PolicyGrants};
 use crate::failure::Failure;
 use crate::guest::Guest;
@@ -66,6 +66,8 @@ impl Policy {
             .instantiate(&mut *store)
             .map_err(|error| Failure::of_instantiation(&error))?;
         let said = question.put(&self.exports, store, &instance)?;
+        let bytes = said.verdict.bytes() + said.reason.as_ref().map_or(0, String::len);
+        store.data().check_answer(bytes)?;
         // An answer that came too late in a host call has met no epoch on its way.
         store.data().check_time(Instant::now())?;
         Ok(said)

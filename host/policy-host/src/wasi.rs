@@ -20,6 +20,7 @@ use wasmtime_wasi::p2::bindings::{cli, filesystem, sync};
 use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult, subscribe};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
 
+use crate::failure::Failure;
 use crate::guest::Guest;
 
 /// The interfaces of the base set, without their version.
@@ -46,8 +47,11 @@ pub(crate) const INTERFACES: [&str; 20] = [
     "wasi:random/insecure-seed",
 ];
 
-/// Random bytes that one call can ask for.
-const RANDOM_MAX: u64 = 1 << 20;
+/// Random bytes that one call can ask for. Nothing ends a decision while they are made.
+const RANDOM_MAX: u64 = 64 << 10;
+
+/// Streams and waits that one decision can hold: each takes memory of the host.
+pub(crate) const HANDLES_MAX: usize = 1024;
 
 /// The state of the base set in one decision. Made when it is first used: most policies never do.
 pub(crate) struct Wasi {
@@ -66,9 +70,11 @@ impl Wasi {
             .stdout(stdout.clone())
             .stderr(stderr.clone())
             .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
         Self {
             ctx,
-            table: ResourceTable::new(),
+            table,
             random: Random::new(guest),
             stdout,
             stderr,
@@ -237,9 +243,8 @@ impl Random {
 
     fn bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
         if len > RANDOM_MAX {
-            return Err(wasmtime::Error::msg(format!(
-                "asked for {len} random bytes at once"
-            )));
+            let message = format!("asked for {len} random bytes at once");
+            return Err(Failure::Trap(message).into());
         }
         let mut bytes = Vec::with_capacity(len as usize + 32);
         while bytes.len() < len as usize {
@@ -356,6 +361,19 @@ impl OutputStream for Captured {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn random_bytes_are_made_up_to_a_number() {
+        let mut random = Random {
+            seed: [7; 32],
+            counter: 0,
+        };
+        let bytes = random.bytes(RANDOM_MAX).unwrap();
+        assert_eq!(bytes.len() as u64, RANDOM_MAX);
+        assert_ne!(bytes[..32], bytes[32..64]);
+        let error = random.bytes(RANDOM_MAX + 1).unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(Failure::Trap(_))));
+    }
 
     #[test]
     fn output_is_cut_at_its_cap_and_counted() {

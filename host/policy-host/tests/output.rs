@@ -10,7 +10,7 @@ mod support;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use domain::EndReason;
+use support::acts::Act;
 use support::*;
 
 /// A log that is kept in memory.
@@ -30,7 +30,7 @@ impl io::Write for Log {
 
 #[test]
 fn output_is_logged_with_the_policys_name_and_cut() {
-    let mut config = misbehaving("chatter");
+    let mut config = misbehaving();
     config.limits.log = 20;
     let log = Log::default();
     let writer = log.clone();
@@ -39,7 +39,7 @@ fn output_is_logged_with_the_policys_name_and_cut() {
         .with_writer(move || writer.clone())
         .finish();
     let host = Policies::new(&[MISBEHAVE]).load(vec![config]).unwrap();
-    let facts = failed(&[EndReason::StartFailed]);
+    let facts = acting(Act::Chatter);
     let ruling = tracing::subscriber::with_default(subscriber, || host.decide_retry(&facts));
     assert_eq!(ruling.decisions[0].reason.as_deref(), Some("said a lot"));
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();

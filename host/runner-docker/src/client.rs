@@ -9,7 +9,7 @@ use std::time::Duration;
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use engine::RunnerError;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::DockerConfig;
 
@@ -25,6 +25,11 @@ const NO_LIMIT: u64 = 100 * 365 * 24 * 3600;
 
 /// Messages of the engine are cut after this many bytes.
 const LONGEST_MESSAGE: usize = 1000;
+
+/// The time left until `deadline`.
+pub(crate) fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
 
 /// A client of one engine. Connects anew for each request, so an engine that comes back is found
 /// again by itself.

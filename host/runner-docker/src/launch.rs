@@ -1,8 +1,9 @@
 //! From a permit to a running container, once.
 //!
 //! The deterministic name makes it once: the engine lets one container have it. Whatever happens
-//! on the way, the engine is asked how things stand before anything is concluded, and after an
-//! error what was created is removed.
+//! on the way, the engine is asked how things stand before anything is concluded. What was created
+//! is removed when it is certain that it shall not run; what nobody knows anything of is left for
+//! the next call, because it may run already.
 
 use std::time::Duration;
 
@@ -13,20 +14,20 @@ use gate::LaunchPermit;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use crate::client::{Client, Trouble};
+use crate::client::{Client, QUICK, Trouble, left};
 use crate::sighting::{self, Seen};
 use crate::{DockerConfig, container, removal};
 
 // A start is begun up to 10 s before the client's time is over and the answer has to be given
-// within 15 s after it: START + SETTLING + CLEANING fit between.
+// within 15 s after it: START + SETTLING + CLEANING fit between, whatever the engine does.
 /// Time for the engine to create the container.
 const CREATE: Duration = Duration::from_secs(15);
 /// Time for the engine to start it.
 const START: Duration = Duration::from_secs(12);
 /// Time to find out what became of a start that was not answered.
 const SETTLING: Duration = Duration::from_secs(4);
-/// Time to remove what shall not run.
-const CLEANING: Duration = Duration::from_secs(8);
+/// Time to remove what shall not run, at least.
+const CLEANING: Duration = Duration::from_secs(4);
 
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -43,11 +44,15 @@ pub(crate) async fn launch(
         return Ok(Launched { at });
     }
     if !ticket.admit() {
-        return Err(clean(client, permit, LaunchError::Withdrawn).await);
+        let deadline = Instant::now() + CLEANING;
+        return Err(clean(client, permit, LaunchError::Withdrawn, deadline).await);
     }
+    let deadline = Instant::now() + START + SETTLING + CLEANING;
     match start(client, &seen).await {
         Ok(at) => Ok(Launched { at }),
-        Err(error) => Err(clean(client, permit, error).await),
+        // It may run by now.
+        Err(error @ LaunchError::Engine(_)) => Err(error),
+        Err(error) => Err(clean(client, permit, error, deadline).await),
     }
 }
 
@@ -75,7 +80,7 @@ async fn create(
                 for warning in &created.warnings {
                     warn!(container = %name, %warning, "the container engine warns");
                 }
-                match sighting::look(client, &created.id).await {
+                match sighting::look(client, &created.id, QUICK).await {
                     Ok(Some(seen)) if has_image(&seen, permit) => return Ok(seen),
                     Ok(Some(seen)) => {
                         let authorized = permit.image_id().to_string();
@@ -87,25 +92,29 @@ async fn create(
                     Ok(None) => {
                         break LaunchError::Refused("the container is gone again".to_owned());
                     }
-                    Err(trouble) => break LaunchError::Engine(trouble.during("create")),
+                    Err(trouble) => return Err(trouble.during("create").into()),
                 }
             }
             Err(trouble) => trouble,
         };
         // It may exist all the same: from before, or because the answer alone was lost.
         let taken = trouble.status() == Some(409);
-        match sighting::look(client, &name).await {
+        match sighting::look(client, &name, QUICK).await {
             Ok(Some(seen)) if has_image(&seen, permit) && has_labels(&seen, permit) => {
                 return Ok(seen);
             }
-            Ok(Some(_)) if taken => return Err(LaunchError::NameTaken { name }),
+            Ok(Some(_)) => return Err(LaunchError::NameTaken { name }),
             // A name is taken a little before its container is seen and a little after it is gone.
             Ok(None) if taken && Instant::now() < deadline => sleep(PAUSE).await,
-            _ if trouble.status().is_some() => break LaunchError::Refused(trouble.message()),
-            _ => break LaunchError::Engine(trouble.during("create")),
+            Ok(None) if trouble.status().is_some() => {
+                break LaunchError::Refused(trouble.message());
+            }
+            Ok(None) => return Err(trouble.during("create").into()),
+            // What has the name may have been started before, and run.
+            Err(trouble) => return Err(trouble.during("inspect").into()),
         }
     };
-    Err(clean(client, permit, error).await)
+    Err(clean(client, permit, error, Instant::now() + CLEANING).await)
 }
 
 fn has_image(seen: &Seen, permit: &LaunchPermit) -> bool {
@@ -119,8 +128,8 @@ fn has_labels(seen: &Seen, permit: &LaunchPermit) -> bool {
         .all(|(label, value)| seen.labels.get(label) == Some(value))
 }
 
-/// Starts a container and tells since when it runs. An error says that it did not run when last
-/// seen, or that nobody knows.
+/// Starts a container and tells since when it runs, within [`START`] and [`SETTLING`]. With
+/// [`LaunchError::Engine`] nobody knows whether it runs or will; with others it does not.
 async fn start(client: &Client, seen: &Seen) -> Result<Timestamp, LaunchError> {
     let answer = client
         .call(START, async |docker| {
@@ -129,7 +138,7 @@ async fn start(client: &Client, seen: &Seen) -> Result<Timestamp, LaunchError> {
         .await;
     let deadline = Instant::now() + SETTLING;
     loop {
-        let now = sighting::look(client, &seen.id).await;
+        let now = sighting::look(client, &seen.id, left(deadline).min(QUICK)).await;
         if let Ok(Some(Seen {
             ran_at: Some(at), ..
         })) = now
@@ -137,16 +146,16 @@ async fn start(client: &Client, seen: &Seen) -> Result<Timestamp, LaunchError> {
             return Ok(at);
         }
         return Err(match (answer.clone(), now) {
-            (Err(trouble @ Trouble::Refused { .. }), _) => LaunchError::Refused(trouble.message()),
+            (Err(trouble @ Trouble::Refused { .. }), Ok(_)) => {
+                LaunchError::Refused(trouble.message())
+            }
             (_, Ok(None)) => LaunchError::Refused("the container is gone again".to_owned()),
             // Under way, perhaps.
             _ if Instant::now() < deadline => {
                 sleep(PAUSE).await;
                 continue;
             }
-            (Err(trouble), _) | (Ok(()), Err(trouble)) => {
-                LaunchError::Engine(trouble.during("start"))
-            }
+            (Err(trouble), _) | (Ok(()), Err(trouble)) => trouble.during("start").into(),
             (Ok(()), Ok(Some(_))) => {
                 LaunchError::Refused("it was started and does not run".to_owned())
             }
@@ -156,12 +165,17 @@ async fn start(client: &Client, seen: &Seen) -> Result<Timestamp, LaunchError> {
 
 /// Removes what there is of a launch that failed for `error`. When that fails too, the engine's
 /// silence is the error to tell: something may be left.
-async fn clean(client: &Client, permit: &LaunchPermit, error: LaunchError) -> LaunchError {
-    match removal::remove(client, permit.name(), CLEANING).await {
+async fn clean(
+    client: &Client,
+    permit: &LaunchPermit,
+    error: LaunchError,
+    deadline: Instant,
+) -> LaunchError {
+    match removal::remove(client, permit.name(), deadline).await {
         Ok(()) => error,
         Err(trouble) => {
             warn!(container = %permit.name(), %error, ?trouble, "could not remove what was not to run");
-            LaunchError::Engine(trouble.during("remove"))
+            trouble.during("remove").into()
         }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn look(
         detail,
         unreachable: false,
     };
-    let Some(seen) = sighting::look_for_ours(client, name)
+    let Some(seen) = sighting::look_for_ours(client, name, QUICK)
         .await
         .map_err(during)?
     else {

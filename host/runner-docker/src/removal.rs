@@ -6,7 +6,7 @@ use bollard::query_parameters::{RemoveContainerOptions, RemoveVolumeOptions};
 use gate::ContainerName;
 use tokio::time::{Instant, sleep};
 
-use crate::client::{Client, QUICK, Trouble};
+use crate::client::{Client, QUICK, Trouble, left};
 use crate::{labels, sighting};
 
 /// Time for a removal that nobody waits for.
@@ -16,18 +16,16 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Removes the container of an attempt, running or not, its volumes included, and returns when
-/// they are gone. Leaves alone what has the name but not the labels. An engine that answers with
-/// an error is asked again until `limit` has passed; one that does not answer is not.
+/// they are gone, or at `deadline`. Leaves alone what has the name but not the labels. An engine
+/// that answers with an error is asked again; one that does not answer is not.
 pub(crate) async fn remove(
     client: &Client,
     name: &ContainerName,
-    limit: Duration,
+    deadline: Instant,
 ) -> Result<(), Trouble> {
-    let deadline = Instant::now() + limit;
     let mut pause = FIRST_PAUSE;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let trouble = match remove_once(client, name, left).await {
+        let trouble = match remove_once(client, name, deadline).await {
             Ok(()) => return Ok(()),
             Err(trouble) => trouble,
         };
@@ -43,9 +41,9 @@ pub(crate) async fn remove(
 async fn remove_once(
     client: &Client,
     name: &ContainerName,
-    limit: Duration,
+    deadline: Instant,
 ) -> Result<(), Trouble> {
-    if let Some(seen) = sighting::look_for_ours(client, name).await? {
+    if let Some(seen) = sighting::look_for_ours(client, name, left(deadline).min(QUICK)).await? {
         // With `v` the engine also removes the volumes that the image declares.
         let options = RemoveContainerOptions {
             v: true,
@@ -53,23 +51,25 @@ async fn remove_once(
             link: false,
         };
         let removed = client
-            .call(limit, async |docker| {
+            .call(left(deadline), async |docker| {
                 docker.remove_container(&seen.id, Some(options)).await
             })
             .await;
         gone(removed)?;
     }
-    remove_volume(client, name, limit).await
+    remove_volume(client, name, deadline).await
 }
 
 async fn remove_volume(
     client: &Client,
     name: &ContainerName,
-    limit: Duration,
+    deadline: Instant,
 ) -> Result<(), Trouble> {
     let volume = name.volume();
     let found = client
-        .call(QUICK, async |docker| docker.inspect_volume(&volume).await)
+        .call(left(deadline).min(QUICK), async |docker| {
+            docker.inspect_volume(&volume).await
+        })
         .await;
     match found {
         Ok(found) if labels::belong_to(&found.labels, name) => {}
@@ -78,7 +78,7 @@ async fn remove_volume(
     }
     let options = RemoveVolumeOptions { force: false };
     let removed = client
-        .call(limit, async |docker| {
+        .call(left(deadline), async |docker| {
             docker.remove_volume(&volume, Some(options)).await
         })
         .await;

@@ -13,11 +13,12 @@ use bollard::query_parameters::{
 };
 use domain::ImageId;
 use engine::{
-    LaunchError, Launched, LogStream, PrepareError, Runner, RunnerError, Sighting, StartTicket,
+    LaunchError, Launched, LogStream, LogsUntil, PrepareError, Runner, RunnerError, Sighting,
+    StartTicket,
 };
 use futures_util::{StreamExt, stream};
 use gate::{ContainerName, ImagePermit, LaunchPermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::client::{Client, QUICK, Trouble};
 use crate::pull::Pulls;
@@ -65,7 +66,7 @@ impl DockerRunner {
         operation: &'static str,
     ) -> Result<(), RunnerError> {
         let signalled = async {
-            let Some(seen) = sighting::look_for_ours(&self.client, name).await? else {
+            let Some(seen) = sighting::look_for_ours(&self.client, name, QUICK).await? else {
                 return Ok(());
             };
             let options = KillContainerOptions {
@@ -106,7 +107,7 @@ impl Runner for DockerRunner {
     }
 
     async fn inspect(&self, name: &ContainerName) -> Result<Sighting, RunnerError> {
-        let seen = sighting::look_for_ours(&self.client, name).await;
+        let seen = sighting::look_for_ours(&self.client, name, QUICK).await;
         let seen = seen.map_err(|trouble| trouble.during("inspect"))?;
         Ok(seen.map_or(Sighting::Absent, |seen| seen.sighting))
     }
@@ -150,44 +151,50 @@ impl Runner for DockerRunner {
     }
 
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError> {
-        let removed = removal::remove(&self.client, name, removal::REMOVAL).await;
+        let deadline = Instant::now() + removal::REMOVAL;
+        let removed = removal::remove(&self.client, name, deadline).await;
         removed.map_err(|trouble| trouble.during("remove"))
     }
 
-    async fn logs(&self, name: &ContainerName) -> Result<LogStream, RunnerError> {
+    async fn logs(
+        &self,
+        name: &ContainerName,
+        until: LogsUntil,
+    ) -> Result<Option<LogStream>, RunnerError> {
         const OPERATION: &str = "logs";
-        let failed = |error: Error| Trouble::from(error).during(OPERATION);
-        let absent = || RunnerError {
-            operation: OPERATION,
-            detail: "there is no such container".to_owned(),
-            unreachable: false,
+        let during = |trouble: Trouble| trouble.during(OPERATION);
+        let seen = sighting::look_for_ours(&self.client, name, QUICK).await;
+        let Some(seen) = seen.map_err(during)? else {
+            return Ok(None);
         };
-        let seen = sighting::look_for_ours(&self.client, name).await;
-        let seen = seen
-            .map_err(|trouble| trouble.during(OPERATION))?
-            .ok_or_else(absent)?;
-        let docker = self
-            .client
-            .stream()
-            .await
-            .map_err(|trouble| trouble.during(OPERATION))?;
+        let docker = self.client.stream().await.map_err(during)?;
         let options = LogsOptions {
+            follow: until == LogsUntil::End,
             stdout: true,
             stderr: true,
             tail: "all".to_owned(),
             ..Default::default()
         };
         let mut output = docker.logs(&seen.id, Some(options)).boxed();
-        // The first part tells whether there will be any; the rest is read as fast as it is taken.
-        let first = match timeout(QUICK, output.next()).await {
-            Err(_) => return Err(Trouble::Unreachable("no answer".to_owned()).during(OPERATION)),
-            Ok(Some(Err(error))) => return Err(failed(error)),
-            Ok(first) => first,
-        };
-        let output = stream::iter(first).chain(output);
-        Ok(output
-            .map(move |part| part.map(LogOutput::into_bytes).map_err(failed))
-            .boxed())
+        let mut first = None;
+        if until == LogsUntil::Now {
+            // The first part tells whether there will be any; the rest is read as fast as it is
+            // taken.
+            first = match timeout(QUICK, output.next()).await {
+                Err(_) => return Err(during(Trouble::Unreachable("no answer".to_owned()))),
+                Ok(Some(Err(error))) => match Trouble::from(error) {
+                    // Gone since it was seen, or on its way out.
+                    trouble if matches!(trouble.status(), Some(404 | 409)) => return Ok(None),
+                    trouble => return Err(during(trouble)),
+                },
+                Ok(first) => first,
+            };
+        }
+        let output = stream::iter(first).chain(output).map(move |part| {
+            part.map(LogOutput::into_bytes)
+                .map_err(|error| during(Trouble::from(error)))
+        });
+        Ok(Some(output.boxed()))
     }
 
     async fn list(&self) -> Result<Vec<ContainerName>, RunnerError> {

@@ -1,13 +1,14 @@
 //! What the engine knows about a container.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, ContainerState};
 use domain::{Exit, Timestamp};
 use engine::Sighting;
 use gate::ContainerName;
 
-use crate::client::{Client, QUICK, Trouble};
+use crate::client::{Client, Trouble};
 use crate::labels;
 
 /// What an engine writes down for a container that it finds dead when it starts, its process and
@@ -30,10 +31,15 @@ pub(crate) struct Seen {
     pub(crate) sighting: Sighting,
 }
 
-/// The container of that name or id, whoever's it is; `None` when there is none.
-pub(crate) async fn look(client: &Client, name_or_id: &str) -> Result<Option<Seen>, Trouble> {
+/// The container of that name or id, whoever's it is; `None` when there is none. Takes no longer
+/// than `limit`.
+pub(crate) async fn look(
+    client: &Client,
+    name_or_id: &str,
+    limit: Duration,
+) -> Result<Option<Seen>, Trouble> {
     let inspected = client
-        .call(QUICK, async |docker| {
+        .call(limit, async |docker| {
             docker.inspect_container(name_or_id, None).await
         })
         .await;
@@ -48,8 +54,9 @@ pub(crate) async fn look(client: &Client, name_or_id: &str) -> Result<Option<See
 pub(crate) async fn look_for_ours(
     client: &Client,
     name: &ContainerName,
+    limit: Duration,
 ) -> Result<Option<Seen>, Trouble> {
-    let seen = look(client, &name.to_string()).await?;
+    let seen = look(client, &name.to_string(), limit).await?;
     Ok(seen.filter(|seen| labels::belong_to(&seen.labels, name)))
 }
 

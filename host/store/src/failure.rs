@@ -1,6 +1,7 @@
 //! What can go wrong inside, before it becomes the port's error.
 
 use engine::StoreError;
+use rusqlite::ErrorCode;
 
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,25 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn malformed(column: &str, value: impl std::fmt::Debug) -> Self {
         Self::Malformed(format!("{column} is {value:?}"))
+    }
+
+    /// Whether the disk or the system is to blame, so that other writes will hardly fare better.
+    pub(crate) fn is_of_the_file(&self) -> bool {
+        let Self::Sql(error) = self else {
+            return false;
+        };
+        matches!(
+            error.sqlite_error_code(),
+            Some(
+                ErrorCode::DiskFull
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::CannotOpen
+                    | ErrorCode::PermissionDenied
+                    | ErrorCode::DatabaseCorrupt
+                    | ErrorCode::NotADatabase
+            )
+        )
     }
 
     pub(crate) fn during(self, operation: &'static str) -> StoreError {

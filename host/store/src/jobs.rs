@@ -166,13 +166,18 @@ pub(crate) fn forget(db: &Connection, id: &JobId, key_until: Timestamp) -> Resul
     keys::keep_until(db, id, key_until)
 }
 
-/// Removes records of removed jobs that ended before `before`, and keys that ran out.
+/// Removes records of jobs that were removed before `before`, and keys that ran out. A job counts
+/// as removed from the first time that this sees it so: a record may stay longer, never shorter.
 pub(crate) fn prune(db: &Connection, before: Timestamp, now: Timestamp) -> Result<u64, Failure> {
-    let removed = db
-        .prepare_cached("DELETE FROM jobs WHERE state = 'removed' AND ended_at < ?1")?
+    db.prepare_cached(
+        "UPDATE jobs SET removed_at = ?1 WHERE state = 'removed' AND removed_at IS NULL",
+    )?
+    .execute([now.as_millis()])?;
+    let pruned = db
+        .prepare_cached("DELETE FROM jobs WHERE state = 'removed' AND removed_at < ?1")?
         .execute([before.as_millis()])?;
     keys::prune(db, now)?;
-    Ok(removed as u64)
+    Ok(pruned as u64)
 }
 
 /// The job of that id.
@@ -227,14 +232,16 @@ pub(crate) fn decisions(db: &Connection, id: &JobId) -> Result<Vec<Decision>, Fa
     Ok(decisions)
 }
 
-/// A page of jobs, newest first. After a job that is not there any more, nothing comes.
+/// A page of jobs, newest first. Nothing comes after a job that is not there any more, nor after
+/// one of another owner: whoever asks cannot tell the two apart.
 pub(crate) fn page(db: &Connection, query: &JobQuery) -> Result<Vec<Job>, Failure> {
+    let owner = query.owner.map(|owner| owner.0);
     let before = match &query.before {
         None => i64::MAX,
         Some(id) => {
             let seq = db
-                .prepare_cached("SELECT seq FROM jobs WHERE id = ?1")?
-                .query_row([id.as_str()], |row| row.get(0))
+                .prepare_cached("SELECT seq FROM jobs WHERE id = ?1 AND owner = ifnull(?2, owner)")?
+                .query_row((id.as_str(), owner), |row| row.get(0))
                 .optional()?;
             let Some(seq) = seq else {
                 return Ok(Vec::new());
@@ -243,7 +250,6 @@ pub(crate) fn page(db: &Connection, query: &JobQuery) -> Result<Vec<Job>, Failur
         }
     };
     let limit = i64::from(query.limit);
-    let owner = query.owner.map(|owner| owner.0);
     let mut seqs = Vec::new();
     let mut collect = |sql: &str, values: &[&dyn ToSql]| -> Result<(), Failure> {
         let mut statement = db.prepare_cached(sql)?;

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use engine::Store;
 
 use super::*;
-use crate::testing::{Place, accept, id, job, new};
+use crate::testing::{Place, accept, at, ended, id, job, new};
 use crate::{SqliteStore, StoreConfig};
 
 fn try_open(place: &Place) -> Result<SqliteStore, OpenError> {
@@ -153,12 +153,29 @@ async fn a_newer_version_is_left_alone() {
             error,
             OpenError::Newer {
                 found: 99,
-                known: 1,
+                known: 2,
                 ..
             }
         ),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_version_is_taken_over() {
+    let place = Place::new();
+    let db = Connection::open(place.path()).unwrap();
+    db.execute_batch(MIGRATIONS[0]).unwrap();
+    db.pragma_update(None, "application_id", APPLICATION_ID)
+        .unwrap();
+    db.pragma_update(None, "user_version", 1).unwrap();
+    drop(db);
+    let store = place.open();
+    accept(&store, new(job(1), &[])).await;
+    let removed = ended(job(1), 100, true);
+    store.commit(removed.into(), Vec::new()).await.unwrap();
+    assert_eq!(store.prune(at(1), at(200)).await.unwrap(), 0);
+    assert_eq!(store.prune(at(201), at(201)).await.unwrap(), 1);
 }
 
 #[tokio::test]

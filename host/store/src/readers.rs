@@ -9,16 +9,24 @@ use crate::failure::Failure;
 
 /// A few connections; each read takes one.
 pub(crate) struct Readers {
-    connections: Vec<Mutex<Connection>>,
+    /// Empty ones are closed.
+    connections: Vec<Mutex<Option<Connection>>>,
     turn: AtomicUsize,
 }
 
 impl Readers {
     pub(crate) fn new(connections: Vec<Connection>) -> Self {
-        let connections = connections.into_iter().map(Mutex::new).collect();
+        let each = |connection| Mutex::new(Some(connection));
         Self {
-            connections,
+            connections: connections.into_iter().map(each).collect(),
             turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Closes all connections, once the reads under way are done.
+    pub(crate) fn close(&self) {
+        for connection in &self.connections {
+            *lock(connection) = None;
         }
     }
 
@@ -27,7 +35,7 @@ impl Readers {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        work(&self.connection())
+        work(self.connection().as_ref().ok_or(Failure::Closed)?)
     }
 
     /// Runs `work`, all statements of it on one state of the database.
@@ -36,20 +44,25 @@ impl Readers {
         work: impl FnOnce(&Connection) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let db = self.connection();
-        let snapshot = db.unchecked_transaction()?;
+        let snapshot = db
+            .as_ref()
+            .ok_or(Failure::Closed)?
+            .unchecked_transaction()?;
         work(&snapshot)
     }
 
-    fn connection(&self) -> MutexGuard<'_, Connection> {
+    fn connection(&self) -> MutexGuard<'_, Option<Connection>> {
         let idle = self
             .connections
             .iter()
             .find_map(|connection| connection.try_lock().ok());
         idle.unwrap_or_else(|| {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.connections.len();
-            self.connections[turn]
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
+            lock(&self.connections[turn])
         })
     }
+}
+
+fn lock(connection: &Mutex<Option<Connection>>) -> MutexGuard<'_, Option<Connection>> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
 }

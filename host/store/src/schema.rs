@@ -4,7 +4,7 @@
 pub(crate) const APPLICATION_ID: i32 = 0x4F66_666C;
 
 /// Each entry takes the schema from its index to the next version. Released entries never change.
-pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1];
+pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 /// Times are Unix milliseconds. `seq` is the order of acceptance and never used twice.
 const VERSION_1: &str = "
@@ -91,4 +91,13 @@ CREATE TABLE registrations (
     key_hash      TEXT    NOT NULL,
     registered_at INTEGER NOT NULL
 ) STRICT;
+";
+
+/// `removed_at` is when pruning first saw the job removed, empty until then. What is in `probe`
+/// means nothing: it is written to find out whether the disk takes it.
+const VERSION_2: &str = "
+ALTER TABLE jobs ADD COLUMN removed_at INTEGER;
+DROP INDEX jobs_removed;
+CREATE INDEX jobs_removed ON jobs (removed_at) WHERE state = 'removed';
+CREATE TABLE probe (filler BLOB NOT NULL) STRICT;
 ";

@@ -28,10 +28,17 @@ pub struct StoreConfig {
 
 /// The store. Dropping it waits for what was asked of it, then lets go of the files.
 pub struct SqliteStore {
-    // In the order of dropping: writer and readers are gone before the lock is.
-    writer: Writer,
     readers: Arc<Readers>,
+    // In the order of dropping: the writer is gone before the lock is.
+    writer: Writer,
     _lock: File,
+}
+
+impl Drop for SqliteStore {
+    /// SQLite tidies up when the last connection closes, which has to be the one that writes.
+    fn drop(&mut self) {
+        self.readers.close();
+    }
 }
 
 impl SqliteStore {
@@ -48,8 +55,8 @@ impl SqliteStore {
             detail: error.to_string(),
         })?;
         Ok(Self {
-            writer,
             readers: Arc::new(Readers::new(opened.readers)),
+            writer,
             _lock: opened.lock,
         })
     }
@@ -141,6 +148,10 @@ impl Store for SqliteStore {
             jobs::prune(db, before, now)
         })
         .await
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.writer.trouble()
     }
 }
 

@@ -336,6 +336,9 @@ async fn pages_come_newest_first_and_stay_where_they_are() {
     assert_eq!(ask(None, &[], Some(0), 3).await, [0; 0]);
     assert_eq!(ask(Some(7), &[], None, 3).await, [0; 0]);
     assert_eq!(ask(None, &[], Some(99), 3).await, [0; 0]);
+    // To whom a job does not belong it is as unknown as one that is not there.
+    assert_eq!(ask(Some(1), &[], Some(26), 3).await, [0; 0]);
+    assert_eq!(ask(Some(1), &both, Some(8), 3).await, [0; 0]);
 
     // Whoever pages sees each job once, though new ones come in between.
     let (mut seen, mut before) = (Vec::new(), None);
@@ -350,24 +353,61 @@ async fn pages_come_newest_first_and_stay_where_they_are() {
 }
 
 #[tokio::test]
-async fn pruning_removes_old_records_of_removed_jobs_alone() {
+async fn a_record_is_kept_from_when_its_job_was_removed_and_not_from_its_end() {
     let place = Place::new();
     let store = place.open();
     for n in 0..3 {
         accept(&store, new(job(n), &[])).await;
     }
-    store
-        .commit(Arc::new(ended(job(0), 100, true)), Vec::new())
-        .await
-        .unwrap();
-    store
-        .commit(Arc::new(ended(job(1), 200, true)), Vec::new())
-        .await
-        .unwrap();
-    assert_eq!(store.prune(at(200), at(200)).await.unwrap(), 1);
+    let commit = async |job: Job| store.commit(Arc::new(job), Vec::new()).await.unwrap();
+    let prune = async |now: i64| store.prune(at(now - 30 * DAY), at(now)).await.unwrap();
+    // What is left of the first stays for sixty days after its end.
+    let removed = ended(job(0), 100, true);
+    let end = removed.state.end().unwrap();
+    commit(Job {
+        state: State::Retained { end, until: None },
+        ..removed.clone()
+    })
+    .await;
+    commit(ended(job(1), 100, true)).await;
+    assert_eq!(prune(100).await, 0);
+    assert_eq!(prune(100 + 30 * DAY).await, 0);
+    assert_eq!(prune(101 + 30 * DAY).await, 1);
+    assert_eq!(store.job(&id(1)).await.unwrap(), None);
+
+    assert_eq!(prune(60 * DAY).await, 0);
+    commit(removed.clone()).await;
+    assert_eq!(prune(61 * DAY).await, 0);
+    assert_eq!(prune(91 * DAY).await, 0);
+    assert_eq!(store.job(&id(0)).await.unwrap(), Some(removed));
+    assert_eq!(prune(91 * DAY + 1).await, 1);
     assert_eq!(store.job(&id(0)).await.unwrap(), None);
-    assert!(store.job(&id(1)).await.unwrap().is_some());
     assert!(store.job(&id(2)).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn closing_leaves_one_file_whatever_is_being_read() {
+    let place = Place::new();
+    let store = Arc::new(place.open());
+    for n in 0..50 {
+        accept(&store, new(job(n), &[])).await;
+    }
+    // Reads that nobody waits for go on while the store closes.
+    for _ in 0..8 {
+        let mut read = Box::pin(store.unfinished());
+        let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
+        let _ = read.as_mut().poll(context);
+    }
+    drop(store);
+    let mut files: Vec<_> = place
+        .dir
+        .path()
+        .read_dir()
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    assert_eq!(files, ["offloader.db", "offloader.lock"]);
 }
 
 #[tokio::test]
@@ -417,11 +457,13 @@ async fn a_full_disk_is_an_error_and_nothing_of_the_write_remains() {
         .await
         .unwrap_err();
     assert!(error.detail.contains("full"), "{error}");
+    assert!(store.trouble().unwrap().contains("full"));
     assert_eq!(store.job(&id(2)).await.unwrap(), None);
     assert_eq!(store.by_key(&key("work"), at(0)).await.unwrap(), None);
     assert_eq!(store.job(&id(1)).await.unwrap(), Some(job(1)));
     limit(1 << 30).await.unwrap();
     accept(&store, new(large, &["work"])).await;
+    assert_eq!(store.trouble(), None);
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! The one thread that writes.
 
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
@@ -11,24 +13,59 @@ use crate::failure::Failure;
 /// The most writes that share a transaction.
 const GROUP: usize = 256;
 
+/// How long after a failure it is found out whether the file can be written again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
 /// A handle on the thread. Dropping it waits until all that was asked is written.
 pub(crate) struct Writer {
     queue: Option<Sender<Box<dyn Task>>>,
     thread: Option<JoinHandle<()>>,
+    trouble: Trouble,
+}
+
+/// Why the file could not be written the last time that this was tried, if it could not.
+#[derive(Clone, Default)]
+struct Trouble(Arc<Mutex<Option<String>>>);
+
+impl Trouble {
+    fn get(&self) -> Option<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, now: Option<String>) {
+        let mut trouble = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*trouble, &now) {
+            (None, Some(why)) => tracing::error!(why, "the store cannot be written"),
+            (Some(_), None) => tracing::info!("the store can be written again"),
+            _ => {}
+        }
+        *trouble = now;
+    }
 }
 
 impl Writer {
     /// Starts the thread.
     pub(crate) fn start(db: Connection) -> std::io::Result<Self> {
         let (queue, tasks) = mpsc::channel();
-        let serve = move || serve(&db, &tasks);
+        let trouble = Trouble::default();
+        let told = trouble.clone();
+        let serve = move || serve(db, &tasks, &told);
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(serve)?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),
+            trouble,
         })
+    }
+
+    /// Why nothing can be written at the moment, if that is so.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.get()
     }
 
     /// Runs `work` in a transaction; the answer comes when that is durable. It takes effect whole
@@ -64,9 +101,16 @@ impl Drop for Writer {
 /// One write of a group, its types forgotten.
 trait Task: Send {
     /// Does the work; tells why it failed, if it did.
-    fn run(&mut self, db: &Connection) -> Result<(), String>;
+    fn run(&mut self, db: &Connection) -> Result<(), Refused>;
     /// Gives the answer, now that the transaction is durable or has failed.
     fn answer(self: Box<Self>, committed: Result<(), String>);
+}
+
+/// Why a write failed.
+struct Refused {
+    why: String,
+    /// Whether the file would take no other write either.
+    by_the_file: bool,
 }
 
 struct Write<F, T> {
@@ -80,12 +124,15 @@ where
     T: Send,
     F: FnOnce(&Connection) -> Result<T, Failure> + Send,
 {
-    fn run(&mut self, db: &Connection) -> Result<(), String> {
+    fn run(&mut self, db: &Connection) -> Result<(), Refused> {
         let Some(work) = self.work.take() else {
             return Ok(());
         };
         let result = work(db);
-        let worked = result.as_ref().map(|_| ()).map_err(ToString::to_string);
+        let worked = result.as_ref().map(|_| ()).map_err(|failure| Refused {
+            why: failure.to_string(),
+            by_the_file: failure.is_of_the_file(),
+        });
         self.result = Some(result);
         worked
     }
@@ -102,45 +149,78 @@ where
     }
 }
 
-fn serve(db: &Connection, tasks: &Receiver<Box<dyn Task>>) {
-    while let Ok(first) = tasks.recv() {
+impl Write<fn(&Connection) -> Result<(), Failure>, ()> {
+    /// A write that means nothing and is larger than that of a job, for fewer bytes may find room
+    /// on a full disk.
+    fn probe() -> Self {
+        let work = |db: &Connection| {
+            execute(db, "DELETE FROM probe")?;
+            execute(db, "INSERT INTO probe VALUES (zeroblob(65536))")?;
+            Ok(())
+        };
+        Self {
+            work: Some(work),
+            result: None,
+            reply: oneshot::channel().0,
+        }
+    }
+}
+
+fn serve(db: Connection, tasks: &Receiver<Box<dyn Task>>, trouble: &Trouble) {
+    loop {
+        let pause = match trouble.get() {
+            Some(_) => LOOK_AGAIN,
+            None => Duration::MAX,
+        };
+        let first = match tasks.recv_timeout(pause) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => Box::new(Write::probe()),
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         let mut group = vec![first];
         group.extend(tasks.try_iter().take(GROUP - 1));
-        let committed = run_all(db, &mut group);
-        if let Err(why) = &committed {
-            tracing::error!(
-                writes = group.len(),
-                why,
-                "a transaction of the store failed"
-            );
-        }
+        let committed = match run_all(&db, &mut group) {
+            Ok(unwritable) => {
+                trouble.set(unwritable);
+                Ok(())
+            }
+            Err(why) => {
+                trouble.set(Some(why.clone()));
+                Err(why)
+            }
+        };
         for task in group {
             task.answer(committed.clone());
         }
     }
-    // The next start is quicker with an empty log, and as safe with a full one.
-    if let Err(error) = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
-        tracing::warn!(%error, "the store's log could not be emptied");
+    if let Err((_, error)) = db.close() {
+        tracing::warn!(%error, "the store could not be closed");
     }
 }
 
 /// Runs a group in one transaction, each write of it in a savepoint, so that one that fails
-/// takes no other with it. Some errors, such as a full disk, end the whole transaction.
-fn run_all(db: &Connection, group: &mut [Box<dyn Task>]) -> Result<(), String> {
+/// takes no other with it. Some errors, such as a full disk, may end the whole transaction. When
+/// it is committed, but some write of it failed because of the file, that is told.
+fn run_all(db: &Connection, group: &mut [Box<dyn Task>]) -> Result<Option<String>, String> {
     let say = |error: rusqlite::Error| error.to_string();
     let group_transaction =
         Transaction::new_unchecked(db, TransactionBehavior::Immediate).map_err(say)?;
+    let mut unwritable = None;
     for task in group {
         execute(db, "SAVEPOINT one").map_err(say)?;
-        if let Err(why) = task.run(db) {
+        if let Err(refused) = task.run(db) {
             if db.is_autocommit() {
-                return Err(why);
+                return Err(refused.why);
             }
             execute(db, "ROLLBACK TO one").map_err(say)?;
+            if refused.by_the_file {
+                unwritable = Some(refused.why);
+            }
         }
         execute(db, "RELEASE one").map_err(say)?;
     }
-    group_transaction.commit().map_err(say)
+    group_transaction.commit().map_err(say)?;
+    Ok(unwritable)
 }
 
 fn execute(db: &Connection, sql: &str) -> rusqlite::Result<usize> {

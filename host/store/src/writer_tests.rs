@@ -5,7 +5,7 @@ use super::*;
 
 fn writer() -> Writer {
     let db = Connection::open_in_memory().unwrap();
-    db.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY)")
+    db.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY); CREATE TABLE probe (filler BLOB)")
         .unwrap();
     Writer::start(db).unwrap()
 }
@@ -117,4 +117,55 @@ async fn dropping_the_writer_waits_for_what_was_asked() {
             .unwrap(),
         100
     );
+}
+
+/// What a write of more than the disk holds comes to.
+fn full(_: &Connection) -> Result<(), Failure> {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+    Err(rusqlite::Error::SqliteFailure(code, None).into())
+}
+
+#[tokio::test]
+async fn what_the_file_does_not_take_is_told_until_it_takes_something() {
+    let writer = writer();
+    assert_eq!(writer.trouble(), None);
+    // A write that has itself to blame says nothing about the others.
+    writer.write(|db| insert(db, 1)).await.unwrap();
+    writer.write(|db| insert(db, 1)).await.unwrap_err();
+    assert_eq!(writer.trouble(), None);
+
+    writer.write(full).await.unwrap_err();
+    assert!(writer.trouble().unwrap().contains("full"));
+    writer.write(|db| insert(db, 2)).await.unwrap();
+    assert_eq!(writer.trouble(), None);
+}
+
+#[tokio::test]
+async fn nobody_has_to_write_for_the_trouble_to_end() {
+    let writer = writer();
+    writer.write(full).await.unwrap_err();
+    assert!(writer.trouble().is_some());
+    tokio::time::sleep(LOOK_AGAIN + Duration::from_secs(1)).await;
+    assert_eq!(writer.trouble(), None);
+}
+
+#[test]
+fn a_probe_finds_out_each_time_whether_there_is_room() {
+    let place = crate::testing::Place::new();
+    drop(place.open());
+    let db = Connection::open(place.path()).unwrap();
+    let probe = || run_all(&db, &mut [Box::new(Write::probe())]);
+    let limit = |pages: i64| db.pragma_update(None, "max_page_count", pages).unwrap();
+    limit(1);
+    let full = probe().unwrap_or_else(Some).unwrap();
+    assert!(full.contains("full"), "{full}");
+    limit(1 << 30);
+    let wal = place.path().with_extension("db-wal");
+    let mut before = 0;
+    for _ in 0..3 {
+        assert_eq!(probe(), Ok(None));
+        let after = wal.metadata().unwrap().len();
+        assert!(after >= before + 65_536, "{after}");
+        before = after;
+    }
 }

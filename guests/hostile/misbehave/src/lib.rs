@@ -1,23 +1,26 @@
-//! A retry policy for tests that misbehaves, or tells what it can see, as its settings say.
+//! A retry policy for tests that misbehaves, or tells what it can see.
 //!
-//! `decide` names what it does when it is asked, `check` what it does when its settings are checked.
-//! What it has to tell it tells as the reason of giving up. It uses the standard library, so it also
-//! stands for the policies that import the whole base set of WASI.
+//! What it does when it is asked is the id of the job; the setting `check` names what it does when
+//! its settings are checked. What it has to tell it tells as the reason of giving up. It uses the
+//! standard library, so it also stands for the policies that import the whole base set of WASI.
 #![allow(
     clippy::disallowed_methods,
     reason = "it tries what the sandbox keeps from it"
 )]
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::{Duration, Instant, SystemTime};
-use std::{env, fs, hint, io, process, thread};
+use std::fmt::{Debug, Write as _};
+use std::time::Duration;
+use std::{hint, mem, process, thread};
 
 use offloader_policy_sdk::retry::{Retry, Verdict};
 use offloader_policy_sdk::settings::{Problem, Settings};
 use offloader_policy_sdk::{Job, SettingsCheck};
+
+mod acts;
+mod memory;
+mod world;
+
+use acts::Act;
 
 struct Misbehave;
 
@@ -25,62 +28,119 @@ offloader_policy_sdk::export!(Misbehave: retry, settings_check);
 
 impl SettingsCheck for Misbehave {
     fn check_settings() -> Vec<Problem> {
-        if let Some(act) = setting("check") {
-            let _ = misbehave(&act);
+        match Settings::from_host().text("check").as_deref() {
+            None => Vec::new(),
+            Some("loop") => spin(),
+            Some("panic") => panic!("as told"),
+            Some("exit") => process::exit(3),
+            Some("long problems") => problems(100, 1000),
+            Some("many problems") => problems(101, 10),
+            Some(other) => vec![problem("check", &format!("cannot {other}"))],
         }
-        Vec::new()
     }
 }
 
 impl Retry for Misbehave {
     fn decide_retry(job: &Job) -> Verdict {
-        match setting("decide").as_deref() {
-            None | Some("pass") => Verdict::Pass,
-            Some("read") => Verdict::give_up(read(job)),
-            Some("call") => loop {
-                hint::black_box(job.ever_ran());
-            },
-            Some(act) => Verdict::give_up(misbehave(act)),
+        match Act::from_name(&job.id()) {
+            None => Verdict::Pass,
+            Some(act) => Verdict::give_up(perform(act, job)),
         }
     }
 }
 
-fn setting(key: &'static str) -> Option<String> {
-    Settings::from_host().text(key)
-}
-
-fn misbehave(act: &str) -> String {
+fn perform(act: Act, job: &Job) -> String {
     match act {
-        "loop" => loop {
-            hint::spin_loop();
+        Act::Loop => spin(),
+        Act::Sleep => {
+            thread::sleep(Duration::from_secs(3600));
+            "slept".to_owned()
+        }
+        Act::SleepForEver => loop {
+            thread::sleep(Duration::from_secs(3600));
         },
-        "grow" => {
+        Act::Flood => loop {
+            eprintln!("another line");
+        },
+        Act::GrowAtOnce => vec![1_u8; 1 << 30].len().to_string(),
+        Act::GrowInSteps => {
             let mut hoard = Vec::new();
             loop {
                 hoard.push(hint::black_box(vec![1_u8; 1 << 20]));
             }
         }
-        "recurse" => recurse(0).to_string(),
-        "trap" => panic!("as told"),
-        "exit" => process::exit(3),
-        "huge" => "x".repeat(100_000),
-        "hoarded" => "x".repeat(5 << 20),
-        "not-text" => not_text(),
-        "chatter" => {
+        Act::Recurse => recurse(0).to_string(),
+        Act::CallGetters => loop {
+            hint::black_box(job.ever_ran());
+        },
+        Act::CallSettings => loop {
+            hint::black_box(Settings::from_host());
+        },
+        Act::HoardHandles => loop {
+            mem::forget(job.attempts());
+        },
+        Act::HugeName => format!("{:?}", job.input(&"x".repeat(100_000))),
+        Act::Panic => panic!("as told"),
+        Act::Abort => process::abort(),
+        Act::ExitWell => process::exit(0),
+        Act::ExitBadly => process::exit(3),
+        Act::HugeReason => "x".repeat(100_000),
+        Act::HoardedReason => "x".repeat(5 << 20),
+        Act::NotText => not_text(),
+        Act::Chatter => {
             for line in 0..100_000 {
                 eprintln!("line {line}");
             }
             println!("done");
             "said a lot".to_owned()
         }
-        "sleep" => {
-            thread::sleep(Duration::from_secs(3600));
-            "slept".to_owned()
+        Act::ReadAbsolute => world::read_absolute(),
+        Act::ReadUpwards => world::read_upwards(),
+        Act::WriteFile => world::write_file(),
+        Act::FollowLink => world::follow_link(),
+        Act::ListDirectory => world::list_directory(),
+        Act::ReadEnvironment => world::read_environment(),
+        Act::ReadStdin => world::read_stdin(),
+        Act::ProbeClocks => world::probe_clocks(),
+        Act::ProbeEntropy => world::probe_entropy(),
+        Act::StartThread => world::start_thread(),
+        Act::ReadFacts => read_facts(job),
+        Act::Remember => memory::remember(),
+        Act::LeaveSecret => {
+            memory::leave_secret();
+            "left it".to_owned()
         }
-        "look" => look(),
-        "remember" => remember(),
-        other => format!("cannot {other}"),
+        Act::LeaveSecretSlowly => {
+            memory::leave_secret();
+            spin()
+        }
+        Act::FindSecret => memory::find_secret().to_string(),
+        Act::FindOwnSecret => {
+            memory::leave_secret();
+            memory::find_secret().to_string()
+        }
+        Act::FindSecretSlowly => {
+            assert_eq!(memory::find_secret(), 0, "the secret of another decision");
+            spin()
+        }
     }
+}
+
+fn spin() -> ! {
+    loop {
+        hint::spin_loop();
+    }
+}
+
+fn problem(key: &str, message: &str) -> Problem {
+    Problem {
+        key: key.to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+fn problems(count: usize, bytes: usize) -> Vec<Problem> {
+    vec![problem("check", &"x".repeat(bytes)); count]
 }
 
 /// Uses up the stack that compiled code keeps in memory.
@@ -96,92 +156,37 @@ fn not_text() -> String {
     unsafe { String::from_utf8_unchecked(vec![0xff, 0xfe]) }
 }
 
-/// What the world looks like from inside.
-fn look() -> String {
-    let mut seen = String::new();
-    let clock = Instant::now();
-    thread::sleep(Duration::from_millis(5));
-    let unix = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis());
-    let _ = write!(
-        seen,
-        "env={} args={} ",
-        env::vars().count(),
-        env::args().count()
-    );
-    let _ = write!(seen, "unix={unix} elapsed={} ", clock.elapsed().as_nanos());
-    let _ = write!(
-        seen,
-        "stdin={} ",
-        io::read_to_string(io::stdin()).map_or(-1, |text| text.len() as i64)
-    );
-    let _ = write!(
-        seen,
-        "file={} dir={} ",
-        fs::read("/etc/passwd").is_ok(),
-        fs::read_dir(".").is_ok()
-    );
-    let _ = write!(seen, "write={} ", fs::write("/tmp/misbehave", "x").is_ok());
-    let _ = write!(seen, "random={:x}", RandomState::new().hash_one("seed"));
-    seen
-}
-
-/// How often this was called in the life of this instance, by two ways to remember it.
-fn remember() -> String {
-    static CALLS: AtomicU32 = AtomicU32::new(0);
-    thread_local! {
-        static MEMORY: std::cell::RefCell<HashMap<u32, u32>> = std::cell::RefCell::default();
-    }
-    let calls = CALLS.fetch_add(1, Relaxed) + 1;
-    let kept = MEMORY.with_borrow_mut(|memory| {
-        memory.insert(calls, calls);
-        memory.len()
-    });
-    format!("calls={calls} kept={kept}")
-}
-
 /// Every fact about the job, as this policy can see it.
-fn read(job: &Job) -> String {
+fn read_facts(job: &Job) -> String {
     let mut seen = String::new();
-    let _ = write!(seen, "{} {} {} ", job.id(), job.client(), job.kind().name());
-    let _ = write!(
-        seen,
-        "{} {} {} {} ",
-        job.image_asked(),
-        job.image_chosen(),
-        job.site_url_asked(),
-        job.site_url_chosen()
-    );
-    let _ = write!(
-        seen,
-        "max={} submitted={} asked={} ",
-        job.max_duration(),
-        job.submitted_at(),
-        job.asked_at()
-    );
-    let _ = write!(
-        seen,
-        "ran={} left={} ",
-        job.ever_ran(),
-        job.time_left_to_start()
-    );
-    let _ = write!(seen, "{:?} bytes={:?} ", job.delivery(), job.bytes_left());
+    let mut see = |fact: &dyn Debug| {
+        let _ = write!(seen, "{fact:?} ");
+    };
+    see(&job.id());
+    see(&job.client());
+    see(&job.kind().name());
+    see(&job.image_asked());
+    see(&job.image_chosen());
+    see(&job.site_url_asked());
+    see(&job.site_url_chosen());
+    see(&job.max_duration());
+    see(&job.submitted_at());
+    see(&job.asked_at());
+    see(&job.ever_ran());
+    see(&job.time_left_to_start());
+    see(&job.delivery());
+    see(&job.bytes_left());
     for name in ["call_id", "post_id", "auth_token"] {
-        let _ = write!(seen, "{name}={:?} ", job.input(name));
+        see(&job.input(name));
     }
     for attempt in job.attempts() {
-        let _ = write!(
-            seen,
-            "[{} {} {} {:?} {:?} {:?} {:?}]",
-            attempt.number(),
-            attempt.image(),
-            attempt.started_at(),
-            attempt.running_at(),
-            attempt.ended_at(),
-            attempt.failure(),
-            attempt.exit_code()
-        );
+        see(&attempt.number());
+        see(&attempt.image());
+        see(&attempt.started_at());
+        see(&attempt.running_at());
+        see(&attempt.ended_at());
+        see(&attempt.failure());
+        see(&attempt.exit_code());
     }
     seen
 }

@@ -1,7 +1,7 @@
 //! Slow hashes of keys, and how many of them are worked on.
 //!
 //! A slow hash costs tens of milliseconds and 19 MiB by intention, so nobody may order them
-//! without bound: each lane works on one at a time and keeps a short queue. Clients that are
+//! without bound: each lane works on one at a time and keeps a bounded queue. Clients that are
 //! registered and clients that are not have a lane each, so that a flood of invented names cannot
 //! keep a known client out.
 
@@ -12,9 +12,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::argon;
-
-/// How many callers a lane holds, the one whose turn it is included.
-const QUEUE: usize = 32;
 
 /// After work that was only pretended the lane rests this many times as long as it took, so that
 /// a flood of unknown clients takes at most a fifth of one processor.
@@ -31,9 +28,10 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new() -> Self {
+    /// A lane that holds that many callers, the one whose turn it is included.
+    pub(crate) fn new(queue: usize) -> Self {
         Self {
-            queue: Arc::new(Semaphore::new(QUEUE)),
+            queue: Arc::new(Semaphore::new(queue)),
             work: Arc::new(Semaphore::new(1)),
         }
     }
@@ -115,7 +113,7 @@ mod tests {
 
     #[tokio::test]
     async fn new_keys_get_a_salted_argon2id_hash_that_verifies() {
-        let lane = Lane::new();
+        let lane = Lane::new(4);
         let key = Secret::new("k".repeat(32));
         let first = lane.turn().await.unwrap().hash(&key).await.unwrap();
         let second = lane.turn().await.unwrap().hash(&key).await.unwrap();
@@ -148,9 +146,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_turns_callers_away() {
-        let lane = Arc::new(Lane::new());
+        let lane = Arc::new(Lane::new(4));
         let held = lane.turn().await.unwrap();
-        let waiting: Vec<_> = (1..QUEUE)
+        let waiting: Vec<_> = (1..4)
             .map(|_| {
                 let lane = Arc::clone(&lane);
                 tokio::spawn(async move { lane.turn().await.is_ok() })
@@ -166,7 +164,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_that_hangs_up_keeps_its_turn_until_the_work_is_done() {
-        let lane = Lane::new();
+        let lane = Lane::new(4);
         let turn = lane.turn().await.unwrap();
         let key = Secret::new("k".repeat(32));
         {

@@ -8,6 +8,7 @@ mod argon;
 mod hashing;
 mod header;
 mod sessions;
+mod trial;
 mod verified;
 
 use std::sync::Arc;
@@ -19,12 +20,15 @@ use engine::{Clock, Registered, Registrations, StoreError};
 use hashing::{Busy, Lane};
 use header::Credentials;
 use sessions::{NoSession, Sessions};
+use trial::{Trial, Trials};
 use verified::{Known, Pair, Verified};
 
 /// Bytes of the shortest key.
 const SHORTEST_KEY: usize = 32;
 /// Bytes of the longest client id.
 const LONGEST_CLIENT_ID: usize = 256;
+/// How many callers with clients that are not registered wait at most.
+const UNKNOWN_QUEUE: usize = 32;
 
 /// Who may call, and as whom.
 #[derive(Debug)]
@@ -93,9 +97,6 @@ pub(crate) enum AuthError {
 /// Why a key was not checked: nothing is known about it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unchecked {
-    /// Too many different wrong keys were sent for the client.
-    #[error("authentication failed: too many wrong keys")]
-    Throttled(Duration),
     /// Too many keys wait to be checked.
     #[error("authentication failed: too many keys are being checked")]
     Busy,
@@ -152,9 +153,9 @@ pub(crate) struct Auth {
     admin: Option<Pair>,
     registrations: Arc<dyn Registrations>,
     clock: Arc<dyn Clock>,
-    verified: Verified,
+    verified: Arc<Verified>,
     sessions: Sessions,
-    registered_lane: Lane,
+    trials: Trials,
     unknown_lane: Lane,
 }
 
@@ -172,16 +173,15 @@ impl Auth {
             .as_ref()
             .map(|secret| verified.pair("", secret));
         let sessions = Sessions::new(settings.session_lifetime);
-        let (registered_lane, unknown_lane) = (Lane::new(), Lane::new());
         Ok(Self {
             settings,
             admin,
             registrations,
             clock,
-            verified,
+            verified: Arc::new(verified),
             sessions,
-            registered_lane,
-            unknown_lane,
+            trials: Trials::new(),
+            unknown_lane: Lane::new(UNKNOWN_QUEUE),
         })
     }
 
@@ -267,41 +267,50 @@ impl Auth {
     /// Checks the key of a client that is registered; `None` when it is not.
     async fn look_up(&self, client: &str, key: &Secret) -> Result<Option<Verdict>, Unchecked> {
         let pair = self.verified.pair(client, key);
-        let mark = match self.verified.recall(client, &pair, self.clock.now()) {
-            Known::Valid(client) => return Ok(Some(Verdict::Valid(client))),
-            Known::Wrong => return Ok(Some(Verdict::WrongKey)),
-            Known::Throttled(pause) => return Err(Unchecked::Throttled(pause)),
-            Known::Nothing(mark) => mark,
-        };
-        let Some(id) = ClientId::new(client) else {
-            return Ok(None);
-        };
-        let Some(registration) = self.registrations.registration(&id).await? else {
-            return Ok(None);
-        };
-        if key.reveal().len() < SHORTEST_KEY {
-            return Ok(Some(Verdict::WrongKey));
-        }
-        let turn = self.registered_lane.turn().await?;
-        // Calls that waited for the same pair find out here.
         match self.verified.recall(client, &pair, self.clock.now()) {
             Known::Valid(client) => return Ok(Some(Verdict::Valid(client))),
             Known::Wrong => return Ok(Some(Verdict::WrongKey)),
-            Known::Throttled(pause) => return Err(Unchecked::Throttled(pause)),
             Known::Nothing(_) => {}
         }
-        if turn.verify(key, &registration.key_hash).await {
-            let client = Arc::new(Client {
-                registration: registration.id,
-                id,
-            });
-            self.verified.accept(mark, pair, &client);
-            Ok(Some(Verdict::Valid(client)))
-        } else {
-            self.verified.refuse(mark, client, pair, self.clock.now());
-            tracing::warn!(client, "wrong key");
-            Ok(Some(Verdict::WrongKey))
+        let Some(id) = ClientId::new(client) else {
+            return Ok(None);
+        };
+        if self.registrations.registration(&id).await?.is_none() {
+            return Ok(None);
         }
+        if key.reveal().len() < SHORTEST_KEY {
+            return Ok(Some(Verdict::WrongKey));
+        }
+        let turn = self.trials.turn(client).await?;
+        // Calls that waited for the same pair find out here.
+        let mark = match self.verified.recall(client, &pair, self.clock.now()) {
+            Known::Valid(client) => return Ok(Some(Verdict::Valid(client))),
+            Known::Wrong => return Ok(Some(Verdict::WrongKey)),
+            Known::Nothing(mark) => mark,
+        };
+        // Its registration may have ended during the wait.
+        let Some(registration) = self.registrations.registration(&id).await? else {
+            return Ok(None);
+        };
+        let client = Arc::new(Client {
+            registration: registration.id,
+            id,
+        });
+        let trial = Trial {
+            client: Arc::clone(&client),
+            key: key.clone(),
+            hash: registration.key_hash,
+            pair,
+            mark,
+        };
+        let right = self
+            .trials
+            .run(turn, trial, &self.verified, &self.clock)
+            .await?;
+        Ok(Some(match right {
+            true => Verdict::Valid(client),
+            false => Verdict::WrongKey,
+        }))
     }
 
     /// Registers a client; `None` when it is registered already.
@@ -314,6 +323,7 @@ impl Auth {
             return Ok(None);
         }
         let hash = turn.hash(key).await.ok_or(Unchecked::NoRandomness)?;
+        let mark = self.verified.mark();
         let registered = self
             .registrations
             .register(&id, &hash, self.clock.now())
@@ -321,15 +331,9 @@ impl Auth {
         let Registered::New(registration) = registered else {
             return Ok(None);
         };
-        self.verified.forget(client);
         let pair = self.verified.pair(client, key);
         let client = Arc::new(Client { registration, id });
-        if let Known::Nothing(mark) =
-            self.verified
-                .recall(client.id.as_str(), &pair, self.clock.now())
-        {
-            self.verified.accept(mark, pair, &client);
-        }
+        self.verified.accept(mark, pair, &client);
         Ok(Some(client))
     }
 
@@ -361,10 +365,24 @@ impl Auth {
         Ok(was_registered)
     }
 
-    /// Opens a session and gives its token.
-    pub(crate) fn open_session(&self, client: Arc<Client>) -> Result<Secret, Unchecked> {
+    /// Opens a session and gives its token; `None` when the client's registration has ended since
+    /// its key was checked.
+    pub(crate) async fn open_session(
+        &self,
+        client: Arc<Client>,
+    ) -> Result<Option<Secret>, Unchecked> {
         let random = random().map_err(|_| Unchecked::NoRandomness)?;
-        Ok(self.sessions.open(client, random, self.clock.now()))
+        let token = self
+            .sessions
+            .open(Arc::clone(&client), random, self.clock.now());
+        // Whoever unregisters it from now on finds the session and ends it.
+        let current = self.registrations.registration(&client.id).await;
+        let stands = matches!(&current, Ok(Some(it)) if it.id == client.registration);
+        if !stands {
+            self.sessions.close(&token);
+        }
+        current?;
+        Ok(stands.then_some(token))
     }
 }
 

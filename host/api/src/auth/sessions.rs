@@ -80,10 +80,20 @@ impl Sessions {
         }
     }
 
+    /// Ends one session.
+    pub(crate) fn close(&self, token: &Secret) {
+        self.lock().remove(&hash(token));
+    }
+
     /// Ends all sessions of a client.
     pub(crate) fn end(&self, client: &str) {
         self.lock()
             .retain(|_, session| session.client.id.as_str() != client);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Session>> {

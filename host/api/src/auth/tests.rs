@@ -1,10 +1,15 @@
 //! Who may call, and what everybody else is told.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use domain::ClientId;
-use engine::{Clock as _, Registrations as _};
+use async_trait::async_trait;
+use domain::{ClientId, Secret, Timestamp};
+use engine::{Clock as _, Registered, Registration, Registrations, StoreError};
 use serde_json::json;
+use store::SqliteStore;
+
+use super::{Auth, AuthSettings, Caller, Unknown, Verdict};
 
 use crate::testing::{ADMIN, KEY, OTHER_KEY, Service, basic};
 
@@ -126,27 +131,64 @@ async fn a_verified_key_costs_no_further_hash() {
     );
 }
 
+/// A client whose key is not in memory, as after a restart.
+async fn migrated(service: &Service) -> String {
+    let hash = bcrypt::hash(KEY, 4).unwrap();
+    let site = ClientId::new("site").unwrap();
+    let added = service.store.register(&site, &hash, service.clock.now());
+    assert!(matches!(added.await.unwrap(), Registered::New(_)));
+    basic("site", KEY)
+}
+
 #[tokio::test]
-async fn many_different_wrong_keys_for_one_client_are_put_off_and_its_verified_key_is_not() {
-    let service = Service::open().await;
-    let auth = service.register("site", KEY).await;
-    service.get("/jobs", &auth).await.is_ok();
-    for n in 0..10 {
-        let wrong = basic("site", &format!("{n:032}"));
-        service
-            .get("/jobs", &wrong)
-            .await
-            .is_error(401, "authentication failed");
+async fn wrong_keys_for_a_client_do_not_keep_its_right_one_out() {
+    let service = Service::with(false, None, 2).await;
+    let auth = migrated(&service).await;
+    let wrong: Vec<_> = (0..14)
+        .map(|n| basic("site", &format!("{n:032}")))
+        .collect();
+    for wrong in &wrong[..10] {
+        let answer = service.get("/jobs", wrong).await;
+        answer.is_error(401, "authentication failed");
     }
-    let answer = service.get("/jobs", &basic("site", OTHER_KEY)).await;
-    answer.is_error(429, "authentication failed: too many wrong keys");
-    assert_eq!(answer.headers["retry-after"], "60");
+    // From here on they are tried a second apart.
+    let began = tokio::time::Instant::now();
+    let flood =
+        futures_util::future::join_all(wrong[10..].iter().map(|auth| service.get("/jobs", auth)));
+    let right = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        service.get("/jobs", &auth).await.is_ok();
+        began.elapsed()
+    };
+    let (answers, took) = tokio::join!(flood, right);
+    for answer in answers {
+        answer.is_error(401, "authentication failed");
+    }
+    // The tenth and the four that were there first, a second each.
+    assert!(took > Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let again = tokio::time::Instant::now();
     service.get("/jobs", &auth).await.is_ok();
-    service.clock.advance(Duration::from_secs(60));
-    service
-        .get("/jobs", &basic("site", OTHER_KEY))
-        .await
-        .is_error(401, "authentication failed");
+    assert!(again.elapsed() < Duration::from_millis(500));
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_is_counted_all_the_same() {
+    let service = Service::with(false, None, 2).await;
+    migrated(&service).await;
+    let (_, auth) = auth(&service);
+    let mut began = tokio::time::Instant::now();
+    for n in 0..10 {
+        let key = Secret::new(format!("{n:032}"));
+        {
+            let call = std::pin::pin!(auth.check("site", &key, Unknown::Refuse));
+            assert!(futures_util::poll!(call).is_pending());
+        }
+        began = tokio::time::Instant::now();
+        assert!(auth.trials.turn("site").await.is_ok());
+    }
+    // After the tenth the next turn comes a second later.
+    assert!(began.elapsed() > Duration::from_millis(500));
 }
 
 #[tokio::test]
@@ -351,4 +393,86 @@ async fn unregister_is_off_where_neither_administrator_nor_self_registration_is_
         .post("/unregister", "", &json!({ "clientID": "a" }))
         .await
         .is_error(403, "unregister not enabled");
+}
+
+/// The store, in which a registration ends as soon as it is made when `fleeting` is set.
+struct Registry {
+    store: Arc<SqliteStore>,
+    fleeting: OnceLock<Arc<Auth>>,
+}
+
+#[async_trait]
+impl Registrations for Registry {
+    async fn register(
+        &self,
+        client: &ClientId,
+        key_hash: &str,
+        now: Timestamp,
+    ) -> Result<Registered, StoreError> {
+        let registered = self.store.register(client, key_hash, now).await;
+        if let Some(auth) = self.fleeting.get() {
+            assert!(auth.unregister(client).await?);
+        }
+        registered
+    }
+
+    async fn registration(&self, client: &ClientId) -> Result<Option<Registration>, StoreError> {
+        self.store.registration(client).await
+    }
+
+    async fn unregister(&self, client: &ClientId) -> Result<bool, StoreError> {
+        self.store.unregister(client).await
+    }
+}
+
+fn auth(service: &Service) -> (Arc<Registry>, Arc<Auth>) {
+    let registry = Arc::new(Registry {
+        store: service.store.clone(),
+        fleeting: OnceLock::new(),
+    });
+    let settings = AuthSettings {
+        allow_self_registration: true,
+        admin_secret: None,
+        session_lifetime: Duration::from_secs(3600),
+    };
+    let auth = Auth::new(settings, registry.clone(), service.clock.clone()).unwrap();
+    (registry, Arc::new(auth))
+}
+
+#[tokio::test]
+async fn a_registration_that_ends_while_a_session_opens_takes_it_along() {
+    let service = Service::open().await;
+    let (_, auth) = auth(&service);
+    let (site, key) = (ClientId::new("site").unwrap(), Secret::new(KEY));
+    let check = async || match auth
+        .check("site", &key, Unknown::MayRegister)
+        .await
+        .unwrap()
+    {
+        Verdict::Valid(client) => client,
+        other => panic!("{other:?}"),
+    };
+    let first = check().await;
+    assert!(auth.unregister(&site).await.unwrap());
+    assert!(auth.open_session(first.clone()).await.unwrap().is_none());
+    // Nor is it a session of the next registration.
+    let second = check().await;
+    assert!(auth.open_session(first).await.unwrap().is_none());
+    assert!(auth.sessions.is_empty());
+    let token = auth.open_session(second.clone()).await.unwrap().unwrap();
+    let bearer = format!("Bearer {}", token.reveal());
+    let caller = auth.caller(Some(bearer.as_bytes()), Unknown::Refuse).await;
+    assert!(matches!(caller, Ok(Caller::Client(client)) if client == second));
+}
+
+#[tokio::test]
+async fn a_registration_that_ends_as_it_is_made_is_not_remembered() {
+    let service = Service::open().await;
+    let (registry, auth) = auth(&service);
+    assert!(registry.fleeting.set(auth.clone()).is_ok());
+    let key = Secret::new(KEY);
+    let made = auth.check("site", &key, Unknown::MayRegister).await;
+    assert!(matches!(made, Ok(Verdict::Valid(_))));
+    let after = auth.check("site", &key, Unknown::Refuse).await;
+    assert!(matches!(after, Ok(Verdict::NotFound)), "{after:?}");
 }

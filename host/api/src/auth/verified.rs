@@ -21,8 +21,8 @@ const MOST_VERIFIED: usize = 10_000;
 const MOST_WRONG: usize = 4_096;
 /// How long a wrong pair is refused without another look.
 const WRONG_FOR: Duration = Duration::from_secs(60);
-/// How many different wrong keys a registered client may send within [`WRONG_FOR`].
-const MOST_WRONG_KEYS: u32 = 10;
+/// From how many different wrong keys on within [`WRONG_FOR`] they are many for one client.
+const MANY_WRONG_KEYS: u32 = 10;
 
 /// The keyed digest of a client and a key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,13 +34,11 @@ pub(crate) enum Known {
     Valid(Arc<Client>),
     /// It was found wrong a short while ago.
     Wrong,
-    /// So many wrong keys were sent for this client that no more are tried for this long.
-    Throttled(Duration),
     /// Nothing. What is found out may be remembered under this mark.
     Nothing(Mark),
 }
 
-/// When it was that nothing was known. A registration or its end in between makes it void.
+/// When it was that nothing was known. The end of a registration in between makes it void.
 #[derive(Clone, Copy)]
 pub(crate) struct Mark(u64);
 
@@ -88,10 +86,12 @@ impl Verified {
         if memory.wrong.get(pair).is_some_and(|until| *until > now) {
             return Known::Wrong;
         }
-        match memory.guesses.get(client) {
-            Some((MOST_WRONG_KEYS.., until)) if *until > now => Known::Throttled(until.after(now)),
-            _ => Known::Nothing(Mark(memory.epoch)),
-        }
+        Known::Nothing(Mark(memory.epoch))
+    }
+
+    /// The present moment, for what is about to be found out.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(self.read().epoch)
     }
 
     /// Remembers a pair that was verified.
@@ -106,27 +106,27 @@ impl Verified {
         }
     }
 
-    /// Remembers a wrong key of a registered client.
-    pub(crate) fn refuse(&self, mark: Mark, client: &str, pair: Pair, now: Timestamp) {
+    /// Remembers a wrong key of a registered client. Tells whether many were sent for it lately.
+    pub(crate) fn refuse(&self, mark: Mark, client: &str, pair: Pair, now: Timestamp) -> bool {
         let mut memory = self.write();
-        if memory.epoch != mark.0 {
-            return;
-        }
         let until = now.plus(WRONG_FOR);
-        if memory.wrong.len() >= MOST_WRONG {
-            memory.wrong.retain(|_, until| *until > now);
+        if memory.epoch == mark.0 {
+            if memory.wrong.len() >= MOST_WRONG {
+                memory.wrong.retain(|_, until| *until > now);
+            }
+            make_room(&mut memory.wrong, MOST_WRONG);
+            memory.wrong.insert(pair, until);
         }
-        make_room(&mut memory.wrong, MOST_WRONG);
-        memory.wrong.insert(pair, until);
         make_room(&mut memory.guesses, MOST_WRONG);
         let guesses = memory.guesses.entry(client.into()).or_insert((0, until));
         if guesses.1 <= now {
             *guesses = (0, until);
         }
         guesses.0 += 1;
+        guesses.0 >= MANY_WRONG_KEYS
     }
 
-    /// A client was registered or unregistered: what was known of it is void.
+    /// A client was unregistered: what was known of it is void.
     pub(crate) fn forget(&self, client: &str) {
         let mut memory = self.write();
         memory.epoch += 1;
@@ -230,30 +230,26 @@ mod tests {
     }
 
     #[test]
-    fn many_wrong_keys_for_a_registered_client_are_throttled_but_its_verified_key_is_not() {
+    fn many_wrong_keys_for_a_client_within_a_minute_are_told() {
         let verified = Verified::new([1; 32]);
-        let good = verified.pair("a", &Secret::new("good"));
-        for n in 0..MOST_WRONG_KEYS {
-            let pair = verified.pair("a", &Secret::new(format!("guess {n}")));
-            verified.refuse(mark(&verified, "a", &pair), "a", pair, NOW);
-        }
-        assert!(matches!(
-            verified.recall("a", &good, NOW),
-            Known::Throttled(_)
-        ));
-        assert!(matches!(
-            verified.recall("b", &verified.pair("b", &Secret::new("good")), NOW),
-            Known::Nothing(_)
-        ));
-        let later = NOW.plus(WRONG_FOR);
-        let Known::Nothing(mark) = verified.recall("a", &good, later) else {
-            panic!("still throttled")
+        let refuse = |id: &str, n: u32, now| {
+            let pair = verified.pair(id, &Secret::new(format!("guess {n}")));
+            verified.refuse(verified.mark(), id, pair, now)
         };
-        verified.accept(mark, good, &client("a"));
-        assert!(matches!(
-            verified.recall("a", &good, later),
-            Known::Valid(_)
-        ));
+        for n in 1..MANY_WRONG_KEYS {
+            assert!(!refuse("a", n, NOW));
+        }
+        assert!(refuse("a", 10, NOW));
+        assert!(refuse("a", 11, NOW.plus(WRONG_FOR / 2)));
+        assert!(!refuse("b", 1, NOW));
+        assert!(!refuse("a", 12, NOW.plus(WRONG_FOR)));
+
+        for n in 13..30 {
+            refuse("a", n, NOW.plus(WRONG_FOR));
+        }
+        let good = verified.pair("a", &Secret::new("good"));
+        verified.accept(verified.mark(), good, &client("a"));
+        assert!(!refuse("a", 30, NOW.plus(WRONG_FOR)));
     }
 
     #[test]

@@ -35,12 +35,12 @@ pub(super) async fn login(State(api): State<Api>, body: Body) -> Result<Response
         return failed(": error: empty key");
     }
     match api.auth.check(&client, &key, Unknown::Refuse).await? {
-        Verdict::Valid(client) => {
-            let token = api.auth.open_session(client)?;
-            Ok(json(
+        Verdict::Valid(client) => match api.auth.open_session(client).await? {
+            Some(token) => Ok(json(
                 &json!({ "bearerToken": token.reveal(), "code": "200" }),
-            ))
-        }
+            )),
+            None => failed(": error: not found"),
+        },
         Verdict::WrongKey => failed(""),
         Verdict::NotFound | Verdict::KeyTooShort => failed(": error: not found"),
     }

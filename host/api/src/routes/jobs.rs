@@ -17,6 +17,9 @@ use crate::decode::{self, Fields};
 use crate::error::ApiError;
 use crate::job_body::JobBody;
 
+/// The most images that may be asked for at once. The client asks for two.
+const MOST_RUNNERS: usize = 16;
+
 pub(super) async fn init(
     State(api): State<Api>,
     caller: Caller,
@@ -27,6 +30,11 @@ pub(super) async fn init(
         return Err(ApiError::bad_request(
             "invalid job service config: invalid empty Runners",
         ));
+    }
+    if runners.len() > MOST_RUNNERS {
+        return Err(ApiError::bad_request(format!(
+            "invalid job service config: more than {MOST_RUNNERS} Runners"
+        )));
     }
     for runner in &runners {
         api.engine

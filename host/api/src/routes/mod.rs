@@ -22,9 +22,20 @@ use crate::error::ApiError;
 pub(crate) fn router(api: Api) -> Router {
     let other_method = || async { ApiError::method_not_allowed() };
     let unknown_path = || async { ApiError::unknown_path() };
+    // HEAD is another method too; left to itself the router takes it for GET.
     Router::new()
-        .route("/version", get(service::version).fallback(unknown_path))
-        .route("/healthz", get(service::health).fallback(other_method))
+        .route(
+            "/version",
+            get(service::version)
+                .head(unknown_path)
+                .fallback(unknown_path),
+        )
+        .route(
+            "/healthz",
+            get(service::health)
+                .head(other_method)
+                .fallback(other_method),
+        )
         .route("/login", post(accounts::login).fallback(unknown_path))
         .route("/register", post(accounts::register).fallback(unknown_path))
         .route(
@@ -33,18 +44,24 @@ pub(crate) fn router(api: Api) -> Router {
         )
         .route(
             "/jobs",
-            post(submit::submit).get(list::list).fallback(other_method),
+            post(submit::submit)
+                .get(list::list)
+                .head(other_method)
+                .fallback(other_method),
         )
         .route("/jobs/init", post(jobs::init).fallback(other_method))
         .route(
             "/jobs/{id}",
             get(jobs::show)
+                .head(other_method_on_job)
                 .delete(jobs::delete)
                 .fallback(other_method_on_job),
         )
         .route(
             "/jobs/{id}/logs",
-            get(jobs::logs).fallback(other_method_on_job),
+            get(jobs::logs)
+                .head(other_method_on_job)
+                .fallback(other_method_on_job),
         )
         .fallback(unknown_path)
         .with_state(api)

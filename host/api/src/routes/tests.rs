@@ -99,6 +99,25 @@ async fn unknown_paths_and_methods() {
 }
 
 #[tokio::test]
+async fn head_is_another_method() {
+    let service = Service::open().await;
+    let auth = basic("", ADMIN);
+    for (path, status) in [
+        ("/version", 404),
+        ("/nothing", 404),
+        ("/jobs/short", 404),
+        ("/healthz", 405),
+        ("/jobs", 405),
+        ("/jobs/init", 405),
+        ("/jobs/aaaaaaaaaaaaaaaaaaaaaaaaaa", 405),
+        ("/jobs/aaaaaaaaaaaaaaaaaaaaaaaaaa/logs", 405),
+    ] {
+        let answer = service.send("HEAD", path, &auth, "").await;
+        assert_eq!(answer.status, status, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_job_is_checked_in_the_order_of_the_standard_service() {
     let service = Service::open().await;
     let auth = service.register("site", KEY).await;
@@ -481,6 +500,10 @@ async fn init_makes_images_present() {
     }
     let begins = "invalid job service config: ";
     for (runners, text) in [
+        (
+            json!(vec![RUNNER; 17]),
+            format!("{begins}more than 16 Runners"),
+        ),
         (json!([]), format!("{begins}invalid empty Runners")),
         (json!(null), format!("{begins}invalid empty Runners")),
         (

@@ -1,13 +1,19 @@
 //! `[gate]`: what jobs may do at all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use domain::{DeliveredWhen, Digest, JobKind};
 use gate::{Grants, JobGrants, RunnerRule};
 
 use super::Modes;
 use super::document::{Raw, Section, UnknownKeys};
-use super::values::{boolean, bytes, cpus, duration, number, number32, text, texts, word};
+use super::values::{
+    boolean, bytes, cpus, duration, duration_from, number, number32, text, texts, word,
+};
+
+/// Without any grace a request to stop would be a kill.
+const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 
 pub(super) fn read(root: &Section<'_>, image_registry: &str, modes: Modes) -> Grants {
     let mut grants = Grants::standard(image_registry);
@@ -52,7 +58,10 @@ fn read_job(section: Section<'_>, grants: &mut JobGrants) {
         &mut grants.capabilities,
         section.get("capabilities", |raw| Ok(BTreeSet::from_iter(texts(raw)?))),
     );
-    set(&mut grants.stop_grace, section.get("stop_grace", duration));
+    set(
+        &mut grants.stop_grace,
+        section.get("stop_grace", duration_from(SHORTEST_GRACE)),
+    );
     set(
         &mut grants.chromium_args,
         section.get("chromium_args", texts),

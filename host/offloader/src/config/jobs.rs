@@ -5,7 +5,7 @@ use std::time::Duration;
 use domain::InstanceId;
 
 use super::document::{Section, UnknownKeys};
-use super::values::{boolean, duration, number32, retention, text, word};
+use super::values::{boolean, duration, duration_from, number32, retention, text, word};
 
 /// What the configuration says about jobs.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ enum ApiType {
 const LONGEST_START: Duration = Duration::from_secs(100);
 /// No start is begun in the last ten seconds of the time to start.
 const SHORTEST_START: Duration = Duration::from_secs(11);
+/// With less a pull would have stalled before it began.
+const SHORTEST_STALL: Duration = Duration::from_secs(1);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -82,7 +84,7 @@ pub(super) fn read(root: &Section<'_>) -> Jobs {
         output_logs: output_logs(&jobs),
         start_timeout: start_timeout(&jobs),
         pull_stall_timeout: jobs
-            .get("pull_stall_timeout", duration)
+            .get("pull_stall_timeout", duration_from(SHORTEST_STALL))
             .unwrap_or(Duration::from_secs(60)),
         history_retention: jobs.get("history_retention", duration).unwrap_or(30 * DAY),
         instance: jobs.get("instance", |raw| {

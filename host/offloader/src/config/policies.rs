@@ -141,10 +141,13 @@ fn limits(section: Section<'_>) -> Limits {
     let size32 =
         |raw: Raw<'_>| u32::try_from(bytes(raw)?).map_err(|_| "expected less than 4GiB".to_owned());
     let limits = Limits {
+        component_size: section
+            .get("component_size", bytes)
+            .unwrap_or(default.component_size),
         time: section.get("time", duration).unwrap_or(default.time),
         memory: section.get("memory", bytes).unwrap_or(default.memory),
         table_elements: section
-            .get("table_elements", number32(1))
+            .get("table_elements", number32(0))
             .unwrap_or(default.table_elements),
         host_calls: section
             .get("host_calls", number32(1))

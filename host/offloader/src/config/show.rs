@@ -123,6 +123,7 @@ impl Config {
                 (
                     "limits",
                     table([
+                        ("component_size", size(limits.component_size)),
                         ("time", duration(limits.time)),
                         ("memory", size(limits.memory)),
                         ("table_elements", number(limits.table_elements.into())),

@@ -316,6 +316,10 @@ fn each_mistake_is_told_with_its_line_and_what_was_expected() {
             "c.toml:1: jobs.start_timeout: expected at least 11 s: no start is begun in the last 10 s of it",
         ),
         (
+            "jobs.pull_stall_timeout = \"0s\"",
+            "c.toml:1: jobs.pull_stall_timeout: expected at least 1 s",
+        ),
+        (
             "jobs.instance = \"A b\"",
             "c.toml:1: jobs.instance: expected 1 to 32 characters of [a-z0-9-], found \"A b\"",
         ),
@@ -338,6 +342,10 @@ fn each_mistake_is_told_with_its_line_and_what_was_expected() {
         (
             "gate.transcribing.stop_grace = 5",
             "c.toml:1: gate.transcribing.stop_grace: expected a duration such as \"100s\", \"2h\" or \"30d\", found a whole number",
+        ),
+        (
+            "gate.recording.stop_grace = \"999ms\"",
+            "c.toml:1: gate.recording.stop_grace: expected at least 1 s",
         ),
         (
             "gate.recording.digests = { \"calls-recorder:v1.0.0\" = \"md5:1\" }",
@@ -578,7 +586,7 @@ fn policies_are_read_in_their_order() {
         optional = true
         settings = { recording = "http://mattermost.internal:8065", attempts = 3, map = { a = [1, true] } }
         grants = { inputs = ["CALL_ID"] }
-        limits = { time = "20ms", memory = "8MiB" }
+        limits = { component_size = "1MiB", time = "20ms", memory = "8MiB" }
         [[policies.policy]]
         name = "retry"
         component = "retry_backoff.wasm"
@@ -610,6 +618,7 @@ fn policies_are_read_in_their_order() {
         (first.limits.time, first.limits.memory),
         (Duration::from_millis(20), 8 << 20)
     );
+    assert_eq!(first.limits.component_size, 1 << 20);
     assert_eq!(second.sha256.as_deref(), Some("a".repeat(64).as_str()));
     assert_eq!(second.limits.time, policy_host::Limits::default().time);
 }

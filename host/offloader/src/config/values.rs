@@ -101,6 +101,14 @@ pub(crate) fn duration(raw: Raw<'_>) -> Read<Duration> {
     }
 }
 
+/// A length of time of `least` or more.
+pub(crate) fn duration_from(least: Duration) -> impl Fn(Raw<'_>) -> Read<Duration> {
+    move |raw| match duration(raw)? {
+        duration if duration >= least => Ok(duration),
+        _ => Err(format!("expected at least {} s", least.as_secs())),
+    }
+}
+
 fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if rest.is_empty() {

@@ -1,6 +1,9 @@
 //! What the tests of this crate share: the policies, built once, and facts to ask about.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+#[path = "../../../../guests/hostile/misbehave/src/acts.rs"]
+pub(crate) mod acts;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,6 +11,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use std::{env, fs};
 
+use acts::Act;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use domain::{Attempt, EndReason, JobFacts, JobKind, Timestamp};
@@ -119,9 +123,16 @@ pub(crate) fn configured(name: &str, component: &str, settings: &[(&str, &str)])
     config
 }
 
-/// `misbehave`, which does this when it is asked.
-pub(crate) fn misbehaving(act: &str) -> PolicyConfig {
-    configured("misbehave", MISBEHAVE, &[("decide", act)])
+/// The hostile policy.
+pub(crate) fn misbehaving() -> PolicyConfig {
+    configured("misbehave", MISBEHAVE, &[])
+}
+
+/// A failed job whose id tells the hostile policy what to do.
+pub(crate) fn acting(act: Act) -> JobFacts {
+    let mut facts = failed(&[EndReason::StartFailed]);
+    facts.id = act.name().to_owned();
+    facts
 }
 
 /// The lines of what keeps policies from being loaded.

@@ -16,7 +16,7 @@ use bollard::query_parameters::{
 };
 use bollard::{Docker, body_full};
 use domain::{ImageId, ImageRef, InstanceId, JobId, JobKind, Secret};
-use engine::{Runner, Sighting, StartTicket};
+use engine::{LogStream, LogsUntil, Runner, Sighting, StartTicket};
 use futures_util::{FutureExt, TryStreamExt};
 use gate::{Gate, Grants, ImagePermit, JobGrants, LaunchPermit, LaunchPlan, Origin};
 use offloader_runner_docker::{DockerConfig, DockerRunner};
@@ -187,9 +187,15 @@ impl Bench {
     pub(crate) async fn output_of(&self, permit: &LaunchPermit) -> String {
         self.runner.launch(permit, &always()).await.unwrap();
         self.until_ended(permit).await;
-        let logs = self.runner.logs(permit.name()).await.unwrap();
+        let logs = self.logs(permit).await.unwrap();
         let parts: Vec<_> = logs.try_collect().await.unwrap();
         String::from_utf8(parts.concat()).unwrap()
+    }
+
+    /// What the container printed so far.
+    pub(crate) async fn logs(&self, permit: &LaunchPermit) -> Option<LogStream> {
+        let logs = self.runner.logs(permit.name(), LogsUntil::Now).await;
+        logs.unwrap()
     }
 
     /// Waits for the container's end.
@@ -211,7 +217,7 @@ impl Bench {
     /// Waits until the probe listens to signals.
     pub(crate) async fn until_ready(&self, permit: &LaunchPermit) {
         for _ in 0..100 {
-            let logs = self.runner.logs(permit.name()).await.unwrap();
+            let logs = self.logs(permit).await.unwrap();
             if logs
                 .try_collect::<Vec<_>>()
                 .await

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bollard::query_parameters::RemoveContainerOptions;
-use engine::{Runner, Sighting};
+use engine::{LogsUntil, Runner, Sighting};
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::time::timeout;
 
@@ -78,7 +78,7 @@ async fn calls_on_what_is_gone_or_ended_succeed() {
         bench.runner.remove(name).await.unwrap();
         bench.runner.remove(name).await.unwrap();
         assert_eq!(bench.runner.leftovers(name).await.unwrap(), None);
-        assert!(bench.runner.logs(name).await.is_err());
+        assert!(bench.logs(&permit).await.is_none());
     })
     .await;
 }
@@ -170,25 +170,40 @@ async fn logs_hold_all_of_stdout_and_stderr() {
 }
 
 #[tokio::test]
+async fn followed_logs_come_while_it_runs_and_end_with_it() {
+    with_engine(async |bench| {
+        let image = bench.image(&["print=3", "hold=0"]).await;
+        let permit = bench.permit(1, &image);
+        bench.runner.launch(&permit, &always()).await.unwrap();
+        let logs = bench.runner.logs(permit.name(), LogsUntil::End).await;
+        let mut logs = logs.unwrap().unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"ready\n") {
+            let part = timeout(Duration::from_secs(20), logs.next()).await;
+            read.extend(part.expect("it prints").unwrap().unwrap());
+        }
+        bench.runner.terminate(permit.name()).await.unwrap();
+        let rest = timeout(Duration::from_secs(20), logs.try_collect::<Vec<_>>()).await;
+        rest.expect("it ends").unwrap();
+        bench.until_ended(&permit).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_log_reader_that_stalls_or_leaves_does_no_harm() {
     with_engine(async |bench| {
         let image = bench.image(&["print=20000", "hold=0"]).await;
         let permit = bench.permit(1, &image);
         bench.runner.launch(&permit, &always()).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let mut stalled = bench.runner.logs(permit.name()).await.unwrap();
+        let mut stalled = bench.logs(&permit).await.unwrap();
         stalled.next().await.unwrap().unwrap();
         bench.runner.terminate(permit.name()).await.unwrap();
         bench.until_ended(&permit).await;
         drop(stalled);
-        let whole: Vec<_> = bench
-            .runner
-            .logs(permit.name())
-            .await
-            .unwrap()
-            .try_collect()
-            .await
-            .unwrap();
+        let whole = bench.logs(&permit).await.unwrap();
+        let whole: Vec<_> = whole.try_collect().await.unwrap();
         let lines = whole
             .concat()
             .split(|byte| *byte == b'\n')
