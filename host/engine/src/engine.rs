@@ -383,7 +383,10 @@ async fn prune_history(shared: Arc<Shared>) {
             .await
         {
             Ok(0) => {}
-            Ok(records) => info!(records, "removed records of jobs of which nothing has been left for long"),
+            Ok(records) => info!(
+                records,
+                "removed records of jobs of which nothing has been left for long"
+            ),
             Err(error) => warn!(%error, "could not remove old records; trying again in an hour"),
         }
     }

@@ -340,6 +340,8 @@ pub(crate) struct Memory {
     pub(crate) failing_commits: u32,
     /// After this many commits that succeed.
     pub(crate) good_commits_first: u32,
+    /// What the store says is in the way of saving.
+    pub(crate) trouble: Option<String>,
     /// How long accepting a job takes.
     pub(crate) accept_takes: Duration,
 }
@@ -474,6 +476,10 @@ impl Store for MemoryStore {
 
     async fn prune(&self, _: Timestamp, _: Timestamp) -> Result<u64, StoreError> {
         Ok(0)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.memory().trouble.clone()
     }
 }
 

@@ -448,6 +448,15 @@ async fn an_unreachable_engine_changes_no_job_and_refuses_new_ones() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn health_says_what_stands_in_the_way_of_new_jobs() {
+    let mut stage = Stage::default();
+    let engine = stage.engine().await;
+    assert!(engine.health().reasons.is_empty());
+    stage.store.memory().trouble = Some("disk full".into());
+    assert_eq!(engine.health().reasons, ["store: disk full"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_running_job_cannot_be_deleted_and_an_ended_one_goes_with_its_data() {
     let mut stage = Stage::default();
     stage.runner.world().script.media_left = 7;
