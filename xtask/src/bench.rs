@@ -104,7 +104,7 @@ pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
     let bench = Bench::build(layout).await?;
     let wanted = |part| options.parts.is_empty() || options.parts.contains(&part);
     let engine = Engine::find_or_start(layout).await?;
-    let mut report = Report::begin()?;
+    let mut report = Report::begin().await?;
 
     if wanted(Part::Policy) {
         let step = Step::begin("decisions of policies");

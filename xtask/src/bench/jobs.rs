@@ -40,7 +40,6 @@ pub(super) async fn measure(bench: &Bench, engine: &Engine, report: &mut Report)
         let name = format!("offloader-bench-raw-{}-{pair}", std::process::id());
         rename(body, &name)?;
         raw.push(millis(work.raw.run(&name, body).await?));
-        work.raw.terminate(&name).await?;
         work.raw.remove(&name, &name).await?;
         tokio::time::sleep(SETTLE).await;
     }

@@ -55,11 +55,9 @@ impl RawEngine {
         self.send(Method::POST, &path, &Value::Null).await.map(drop)
     }
 
-    /// Waits for a container's end and removes it and its volume.
+    /// Kills a container and removes it and its volume.
     pub(super) async fn remove(&self, container: &str, volume: &str) -> Result<()> {
-        let container = format!("/containers/{container}");
-        let wait = format!("{container}/wait");
-        self.send(Method::POST, &wait, &Value::Null).await?;
+        let container = format!("/containers/{container}?force=true");
         self.send(Method::DELETE, &container, &Value::Null).await?;
         let volume = format!("/volumes/{volume}");
         self.send(Method::DELETE, &volume, &Value::Null).await?;

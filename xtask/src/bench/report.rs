@@ -3,18 +3,23 @@
 use std::fmt;
 use std::fs;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+
+/// How long other programs are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// A machine that uses no more than this share of itself has nothing else to do.
+const QUIET: f64 = 0.1;
 
 /// Everything that one run measured.
 #[derive(Serialize)]
 pub(super) struct Report {
     /// Processors of this machine.
     cores: usize,
-    /// Programs that wanted to run at once over the last minute before anything was measured. Half a
-    /// processor's worth and more makes the results doubtful.
-    load_before: f64,
+    /// The share (0 to 1) of them that other programs used just before anything was measured.
+    busy_before: f64,
     rows: Vec<Row>,
 }
 
@@ -48,18 +53,13 @@ pub(super) enum Goal {
 }
 
 impl Report {
-    /// An empty report of this machine as it is now.
-    pub(super) fn begin() -> Result<Self> {
-        let load = fs::read_to_string("/proc/loadavg").context("reading /proc/loadavg")?;
-        let load_before = load
-            .split(' ')
-            .next()
-            .and_then(|number| number.parse().ok())
-            .context("/proc/loadavg has no number")?;
-        let cores = thread::available_parallelism()?.get();
+    /// An empty report of this machine as it is now, after a look at what else it does.
+    pub(super) async fn begin() -> Result<Self> {
+        let before = ProcessorTime::so_far()?;
+        tokio::time::sleep(LOOK).await;
         Ok(Self {
-            cores,
-            load_before,
+            cores: thread::available_parallelism()?.get(),
+            busy_before: ProcessorTime::so_far()?.busy_since(&before),
             rows: Vec::new(),
         })
     }
@@ -67,6 +67,38 @@ impl Report {
     /// Adds a measurement.
     pub(super) fn add(&mut self, row: Row) {
         self.rows.push(row);
+    }
+}
+
+/// Time that processors spent since the machine began, in its own unit.
+struct ProcessorTime {
+    all: f64,
+    idle: f64,
+}
+
+impl ProcessorTime {
+    fn so_far() -> Result<Self> {
+        Self::parse(&fs::read_to_string("/proc/stat").context("reading /proc/stat")?)
+            .context("/proc/stat tells no times of processors")
+    }
+
+    /// The first line: `cpu`, and times as user, nice, system, idle, waiting for input and output,
+    /// interrupts, the same in software, and taken by other machines.
+    fn parse(stat: &str) -> Option<Self> {
+        let line = stat.lines().next()?.strip_prefix("cpu ")?;
+        let times: Vec<f64> = line
+            .split_whitespace()
+            .take(8)
+            .filter_map(|time| time.parse().ok())
+            .collect();
+        Some(Self {
+            all: times.iter().sum(),
+            idle: times.get(3)? + times.get(4)?,
+        })
+    }
+
+    fn busy_since(&self, before: &Self) -> f64 {
+        1.0 - (self.idle - before.idle) / (self.all - before.all).max(1.0)
     }
 }
 
@@ -135,11 +167,11 @@ impl fmt::Display for Report {
             writeln!(f, "{a:what$}  {b:>ours$}  {c:>floor$}  {d:>ratio$}  {e}")?;
         }
         write!(f, "\n{} processors.", self.cores)?;
-        if self.load_before > self.cores as f64 / 4.0 {
+        if self.busy_before > QUIET {
             write!(
                 f,
-                " The machine had other work (load {}): do not trust this.",
-                self.load_before
+                " Other programs used {:.0} % of them in the beginning: do not trust this.",
+                self.busy_before * 100.0
             )?;
         }
         Ok(())
@@ -187,7 +219,7 @@ mod tests {
     fn a_missed_goal_stands_out() {
         let report = Report {
             cores: 2,
-            load_before: 0.0,
+            busy_before: 0.0,
             rows: vec![
                 row(31.0, None, vec![Goal::AtMost(30.0)]),
                 row(1.04, Some(1.0), vec![Goal::RatioAtMost(1.05)]),
@@ -196,6 +228,15 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("<= 30.0 ms MISSED"), "{text}");
         assert!(text.contains("1.04 x  <= 1.05 x\n"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_idle_is_busy() {
+        let parse = |text: &str| ProcessorTime::parse(text).unwrap();
+        let before = parse("cpu  100 0 50 800 50 0 0 0 7 7\ncpu0 1 1 1 1\n");
+        let after = parse("cpu  120 0 60 850 60 0 0 10 9 9\ncpu0 1 1 1 1\n");
+        assert_eq!(after.busy_since(&before), 0.4);
+        assert!(ProcessorTime::parse("intr 1 2 3 4 5\n").is_none());
     }
 
     #[test]
