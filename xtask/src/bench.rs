@@ -132,6 +132,7 @@ pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
         step.end();
     }
 
+    report.end().await?;
     println!("\n{report}");
     if let Some(file) = &options.json {
         write_json(file, &report)?;

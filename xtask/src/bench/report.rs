@@ -18,8 +18,9 @@ const QUIET: f64 = 0.1;
 pub(super) struct Report {
     /// Processors of this machine.
     cores: usize,
-    /// The share (0 to 1) of them that other programs used just before anything was measured.
-    busy_before: f64,
+    /// The share (0 to 1) of them that other programs used just before anything was measured or just
+    /// after, whichever is more.
+    busy: f64,
     rows: Vec<Row>,
 }
 
@@ -55,19 +56,30 @@ pub(super) enum Goal {
 impl Report {
     /// An empty report of this machine as it is now, after a look at what else it does.
     pub(super) async fn begin() -> Result<Self> {
-        let before = ProcessorTime::so_far()?;
-        tokio::time::sleep(LOOK).await;
         Ok(Self {
             cores: thread::available_parallelism()?.get(),
-            busy_before: ProcessorTime::so_far()?.busy_since(&before),
+            busy: busy().await?,
             rows: Vec::new(),
         })
+    }
+
+    /// Looks again at what else the machine does, now that everything is measured.
+    pub(super) async fn end(&mut self) -> Result<()> {
+        self.busy = busy().await?.max(self.busy);
+        Ok(())
     }
 
     /// Adds a measurement.
     pub(super) fn add(&mut self, row: Row) {
         self.rows.push(row);
     }
+}
+
+/// The share of the processors that is in use.
+async fn busy() -> Result<f64> {
+    let before = ProcessorTime::so_far()?;
+    tokio::time::sleep(LOOK).await;
+    Ok(ProcessorTime::so_far()?.busy_since(&before))
 }
 
 /// Time that processors spent since the machine began, in its own unit.
@@ -167,11 +179,11 @@ impl fmt::Display for Report {
             writeln!(f, "{a:what$}  {b:>ours$}  {c:>floor$}  {d:>ratio$}  {e}")?;
         }
         write!(f, "\n{} processors.", self.cores)?;
-        if self.busy_before > QUIET {
+        if self.busy > QUIET {
             write!(
                 f,
-                " Other programs used {:.0} % of them in the beginning: do not trust this.",
-                self.busy_before * 100.0
+                " Other programs used {:.0} % of them: do not trust this.",
+                self.busy * 100.0
             )?;
         }
         Ok(())
@@ -219,7 +231,7 @@ mod tests {
     fn a_missed_goal_stands_out() {
         let report = Report {
             cores: 2,
-            busy_before: 0.0,
+            busy: 0.0,
             rows: vec![
                 row(31.0, None, vec![Goal::AtMost(30.0)]),
                 row(1.04, Some(1.0), vec![Goal::RatioAtMost(1.05)]),
