@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::json;
 
 /// How long other programs are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -25,7 +26,6 @@ pub(super) struct Report {
 }
 
 /// One measurement.
-#[derive(Serialize)]
 pub(super) struct Row {
     /// What was measured.
     pub(super) what: String,
@@ -162,6 +162,25 @@ fn number(value: f64) -> String {
     format!("{value:.*}", 3_usize.saturating_sub(before_the_point))
 }
 
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let goals: Vec<_> = self
+            .goals
+            .iter()
+            .map(|goal| json!({ "goal": goal, "met": self.meets(*goal) }))
+            .collect();
+        json!({
+            "what": self.what,
+            "unit": self.unit,
+            "ours": self.ours,
+            "floor": self.floor,
+            "ratio": self.ratio(),
+            "goals": goals,
+        })
+        .serialize(serializer)
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let heads = ["what", "ours", "floor", "ratio", "goal"].map(str::to_owned);
@@ -240,6 +259,18 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("<= 30.0 ms MISSED"), "{text}");
         assert!(text.contains("1.04 x  <= 1.05 x\n"), "{text}");
+    }
+
+    #[test]
+    fn a_program_reads_ratio_and_goals_too() {
+        let row = row(3.0, Some(2.0), vec![Goal::RatioAtMost(1.05)]);
+        assert_eq!(
+            serde_json::to_value(row).unwrap(),
+            json!({
+                "what": "it", "unit": "ms", "ours": 3.0, "floor": 2.0, "ratio": 1.5,
+                "goals": [{ "goal": { "ratio-at-most": 1.05 }, "met": false }],
+            })
+        );
     }
 
     #[test]
