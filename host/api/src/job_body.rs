@@ -153,11 +153,13 @@ fn as_text<S: Serializer>(image: &ImageRef, serializer: S) -> Result<S::Ok, S::E
     serializer.collect_str(image)
 }
 
+/// Those from which anything could follow.
 struct DecisionsBody<'a>(&'a [Decision]);
 
 impl Serialize for DecisionsBody<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|decision| DecisionBody {
+        let enforced = self.0.iter().filter(|decision| decision.enforced);
+        serializer.collect_seq(enforced.map(|decision| DecisionBody {
             at: decision.at.as_millis(),
             hook: decision.hook.as_str(),
             attempt: decision.attempt,
@@ -243,6 +245,7 @@ mod tests {
             settings_sha256: "s".into(),
             read: vec![],
             outcome: DecisionOutcome::Answered,
+            enforced: true,
             verdict: "use".into(),
             value: Some("localhost:5000/mattermost/calls-recorder:v0.8.13".into()),
             reason: None,

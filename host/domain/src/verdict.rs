@@ -168,9 +168,27 @@ pub enum DecisionOutcome {
     Exit,
     /// It could not be instantiated.
     Load,
+    /// It was not asked: it had failed too often in a row.
+    Quarantined,
 }
 
 impl DecisionOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 12] = [
+        Self::Answered,
+        Self::Trap,
+        Self::Timeout,
+        Self::Memory,
+        Self::Table,
+        Self::Stack,
+        Self::HostCalls,
+        Self::OutputTooLarge,
+        Self::OutputMalformed,
+        Self::Exit,
+        Self::Load,
+        Self::Quarantined,
+    ];
+
     /// The outcome's name in lower case with dashes.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -186,6 +204,7 @@ impl DecisionOutcome {
             Self::OutputMalformed => "output-malformed",
             Self::Exit => "exit",
             Self::Load => "load",
+            Self::Quarantined => "quarantined",
         }
     }
 }
@@ -209,6 +228,8 @@ pub struct Decision {
     pub read: Vec<String>,
     /// How asking went.
     pub outcome: DecisionOutcome,
+    /// Whether anything could follow from it: not so for a policy that is only monitored.
+    pub enforced: bool,
     /// `pass`, `use`, `deny`, `give-up`, `retry`, `delete`, `keep-for` or `keep`: what took effect
     /// in the chain, also where the policy failed and `on_failure` answered for it.
     pub verdict: String,

@@ -9,6 +9,7 @@ mod facts;
 mod job_loop;
 mod life;
 mod live;
+mod policy_control;
 mod ports;
 mod submission;
 mod submit;
@@ -16,6 +17,7 @@ mod sweep;
 
 pub use engine::{Engine, EngineConfig, Health, Ports};
 pub use live::JobView;
+pub use policy_control::*;
 pub use ports::*;
 pub use submission::*;
 

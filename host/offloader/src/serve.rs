@@ -245,6 +245,7 @@ fn load_policies(section: PolicySection, state: &StateDir) -> anyhow::Result<Pol
         dir,
         policies: section.policies,
         artifacts,
+        ..PolicyHostConfig::default()
     })?)
 }
 

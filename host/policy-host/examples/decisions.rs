@@ -99,7 +99,7 @@ fn measure(dir: &Path, stock: &Stock) -> Result<Value> {
     let host = PolicyHost::load(PolicyHostConfig {
         dir: Some(Dir::open_ambient_dir(dir, cap_std::ambient_authority())?),
         policies: vec![policy],
-        artifacts: None,
+        ..PolicyHostConfig::default()
     })?;
     let floor = Floor::new(&std::fs::read(dir.join(file))?, settings)?;
     let facts = facts()?;

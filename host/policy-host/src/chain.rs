@@ -224,15 +224,8 @@ impl<V: Verdict> Chain<V> {
                 (failure.outcome(), verdict, Some(failure.to_string()))
             }
         };
-        if policy.mode == Mode::Monitor {
-            let (verdict, value) = (verdict.name(), verdict.value());
-            tracing::info!(
-                policy = policy.name, hook = %self.hook, outcome = outcome.as_str(), verdict, value, reason,
-                "a monitored policy would have decided"
-            );
-            return false;
-        }
-        if outcome != DecisionOutcome::Answered {
+        let enforced = policy.mode == Mode::Enforce;
+        if enforced && outcome != DecisionOutcome::Answered {
             tracing::warn!(
                 policy = policy.name, hook = %self.hook, outcome = outcome.as_str(), reason,
                 verdict = verdict.name(), "a policy failed and its on_failure decided"
@@ -247,11 +240,15 @@ impl<V: Verdict> Chain<V> {
             settings_sha256: policy.settings_sha256.clone(),
             read: asked.read,
             outcome,
+            enforced,
             verdict: verdict.name().to_owned(),
             value: verdict.value(),
             reason,
             micros: asked.micros,
         });
+        if !enforced {
+            return false;
+        }
         let settled = verdict.settles();
         if !verdict.is_pass() {
             verdict.choose(self.hook, facts);

@@ -1,8 +1,10 @@
 //! What the configuration says about policies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cap_std::fs::Dir;
@@ -18,6 +20,22 @@ pub struct PolicyHostConfig {
     pub policies: Vec<PolicyConfig>,
     /// Where compiled components are kept; `None` compiles at every start.
     pub artifacts: Option<ArtifactStore>,
+    /// Keys whose signatures count.
+    pub trusted_keys: Vec<TrustedKey>,
+    /// Whether a component without the signature of a trusted key is refused.
+    pub require_signature: bool,
+    /// After so many failures in a row a policy is not asked any more until policies are loaded
+    /// again; `None` asks it for ever.
+    pub quarantine_after: Option<NonZeroU32>,
+}
+
+/// A minisign public key that the site trusts.
+#[derive(Debug, Clone)]
+pub struct TrustedKey {
+    /// What it is called when something is said about it: its file.
+    pub name: String,
+    /// The text of the public key, as minisign writes it: two lines or the second alone.
+    pub text: String,
 }
 
 /// One policy.
@@ -62,11 +80,30 @@ impl PolicyConfig {
 }
 
 /// What a policy may see beyond what every policy sees.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct PolicyGrants {
     /// Names of job inputs in lower case. Secret inputs are not among the facts, so naming one here
     /// shows nothing.
     pub inputs: BTreeSet<String>,
+    /// Variables of its environment, with their values.
+    pub env: BTreeMap<String, String>,
+    /// Directories that it can reach.
+    pub dirs: Vec<DirGrant>,
+    /// Clocks that go, instead of standing at the decision's time.
+    pub real_clock: bool,
+    /// Random bytes of the system, instead of bytes that follow from the decision.
+    pub real_entropy: bool,
+}
+
+/// A directory that a policy can reach.
+#[derive(Debug, Clone)]
+pub struct DirGrant {
+    /// Its path as the policy sees it.
+    pub guest_path: String,
+    /// The directory.
+    pub dir: Arc<Dir>,
+    /// Whether the policy may change what is in it.
+    pub write: bool,
 }
 
 /// What follows when a policy fails.

@@ -35,7 +35,8 @@ mod wasi;
 
 pub use artifacts::ArtifactStore;
 pub use config::{
-    Limits, Mode, OnFailure, PolicyConfig, PolicyGrants, PolicyHostConfig, UnknownWord,
+    DirGrant, Limits, Mode, OnFailure, PolicyConfig, PolicyGrants, PolicyHostConfig, TrustedKey,
+    UnknownWord,
 };
 pub use host::{PolicyHost, PolicyInfo};
 pub use load_error::{LoadError, LoadErrors, LoadProblem};

@@ -105,6 +105,7 @@ fn load_kept(policies: &Policies, artifacts: &Path, key: [u8; 32]) {
         dir: Some(policies.open()),
         policies: vec![PolicyConfig::new("a", IMAGE_MAP)],
         artifacts: Some(store),
+        ..PolicyHostConfig::default()
     };
     PolicyHost::load(config).unwrap();
 }
@@ -174,6 +175,7 @@ fn a_directory_that_cannot_be_written_does_not_keep_from_serving() {
             PolicyConfig::new("b", IMAGE_MAP),
         ],
         artifacts: Some(store),
+        ..PolicyHostConfig::default()
     };
     assert_eq!(PolicyHost::load(config).unwrap().policies().count(), 2);
 }

@@ -137,8 +137,8 @@ fn save_attempts_and_decisions(
             .map_err(|error| Failure::malformed("read", error.to_string()))?;
         db.prepare_cached(
             "INSERT INTO decisions (job, at, hook, attempt, policy, component_sha256, settings_sha256, read,
-                 outcome, verdict, value, reason, micros)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                 outcome, enforced, verdict, value, reason, micros)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .execute(params![
             seq,
@@ -150,6 +150,7 @@ fn save_attempts_and_decisions(
             decision.settings_sha256,
             read,
             decision.outcome.as_str(),
+            decision.enforced,
             decision.verdict,
             decision.value,
             decision.reason,
@@ -221,7 +222,7 @@ fn load_all(db: &Connection, seqs: &[i64]) -> Result<Vec<Job>, Failure> {
 pub(crate) fn decisions(db: &Connection, id: &JobId) -> Result<Vec<Decision>, Failure> {
     let mut statement = db.prepare_cached(
         "SELECT d.at, d.hook, d.attempt, d.policy, d.component_sha256, d.settings_sha256, d.read,
-             d.outcome, d.verdict, d.value, d.reason, d.micros
+             d.outcome, d.enforced, d.verdict, d.value, d.reason, d.micros
          FROM decisions AS d JOIN jobs AS j ON d.job = j.seq WHERE j.id = ?1 ORDER BY d.seq",
     )?;
     let mut rows = statement.query([id.as_str()])?;

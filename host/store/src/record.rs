@@ -287,11 +287,12 @@ impl<'a> Fields<'a> {
             settings_sha256: self.take()?,
             read: self.json("read")?,
             outcome: one_of(
-                OUTCOMES,
+                DecisionOutcome::ALL,
                 DecisionOutcome::as_str,
                 "outcome",
                 &self.take::<String>()?,
             )?,
+            enforced: self.take()?,
             verdict: self.take()?,
             value: self.take()?,
             reason: self.take()?,
@@ -299,20 +300,6 @@ impl<'a> Fields<'a> {
         })
     }
 }
-
-const OUTCOMES: [DecisionOutcome; 11] = [
-    DecisionOutcome::Answered,
-    DecisionOutcome::Trap,
-    DecisionOutcome::Timeout,
-    DecisionOutcome::Memory,
-    DecisionOutcome::Table,
-    DecisionOutcome::Stack,
-    DecisionOutcome::HostCalls,
-    DecisionOutcome::OutputTooLarge,
-    DecisionOutcome::OutputMalformed,
-    DecisionOutcome::Exit,
-    DecisionOutcome::Load,
-];
 
 fn one_of<T: Copy>(
     all: impl IntoIterator<Item = T>,

@@ -4,7 +4,7 @@
 pub(crate) const APPLICATION_ID: i32 = 0x4F66_666C;
 
 /// Each entry takes the schema from its index to the next version. Released entries never change.
-pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 /// Times are Unix milliseconds. `seq` is the order of acceptance and never used twice.
 const VERSION_1: &str = "
@@ -100,4 +100,9 @@ ALTER TABLE jobs ADD COLUMN removed_at INTEGER;
 DROP INDEX jobs_removed;
 CREATE INDEX jobs_removed ON jobs (removed_at) WHERE state = 'removed';
 CREATE TABLE probe (filler BLOB NOT NULL) STRICT;
+";
+
+/// Decisions of policies that are only monitored are kept too.
+const VERSION_3: &str = "
+ALTER TABLE decisions ADD COLUMN enforced INTEGER NOT NULL DEFAULT TRUE;
 ";

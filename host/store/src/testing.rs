@@ -247,20 +247,7 @@ pub(crate) fn any_job() -> impl Strategy<Value = Job> {
 
 /// Any decision.
 pub(crate) fn any_decision() -> impl Strategy<Value = Decision> {
-    use DecisionOutcome as O;
-    let outcome = prop::sample::select(vec![
-        O::Answered,
-        O::Trap,
-        O::Timeout,
-        O::Memory,
-        O::Table,
-        O::Stack,
-        O::HostCalls,
-        O::OutputTooLarge,
-        O::OutputMalformed,
-        O::Exit,
-        O::Load,
-    ]);
+    let outcome = prop::sample::select(DecisionOutcome::ALL.to_vec());
     let about = (
         time(),
         prop::sample::select(Hook::ALL.to_vec()),
@@ -273,6 +260,7 @@ pub(crate) fn any_decision() -> impl Strategy<Value = Decision> {
         prop::collection::vec(any::<String>(), 0..4),
     );
     let said = (
+        any::<bool>(),
         any::<String>(),
         prop::option::of(any::<String>()),
         prop::option::of(any::<String>()),
@@ -281,7 +269,7 @@ pub(crate) fn any_decision() -> impl Strategy<Value = Decision> {
         |(about, policy, outcome, said, micros)| {
             let (at, hook, attempt) = about;
             let (policy, component_sha256, settings_sha256, read) = policy;
-            let (verdict, value, reason) = said;
+            let (enforced, verdict, value, reason) = said;
             Decision {
                 at,
                 hook,
@@ -291,6 +279,7 @@ pub(crate) fn any_decision() -> impl Strategy<Value = Decision> {
                 settings_sha256,
                 read,
                 outcome,
+                enforced,
                 verdict,
                 value,
                 reason,

@@ -68,6 +68,7 @@ fn told<V: Verdict>(ruling: &Ruling<V>) -> String {
     let asked = ruling
         .decisions
         .iter()
+        .filter(|d| d.enforced)
         .map(|d| d.verdict.as_str())
         .collect::<Vec<_>>()
         .join(",");

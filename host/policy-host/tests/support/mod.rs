@@ -103,7 +103,7 @@ impl Policies {
         PolicyHost::load(PolicyHostConfig {
             dir: Some(self.open()),
             policies,
-            artifacts: None,
+            ..PolicyHostConfig::default()
         })
     }
 }
