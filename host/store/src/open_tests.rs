@@ -149,14 +149,7 @@ async fn a_newer_version_is_left_alone() {
     drop(db);
     let error = refuse(&place);
     assert!(
-        matches!(
-            error,
-            OpenError::Newer {
-                found: 99,
-                known: 2,
-                ..
-            }
-        ),
+        matches!(&error, OpenError::Newer { found: 99, known, .. } if *known == MIGRATIONS.len() as i64),
         "{error}"
     );
 }
