@@ -3,6 +3,7 @@
 //! Everything here is a plain value or a synchronous function. Time and randomness arrive as
 //! arguments, so each rule can be tested in a table and the whole life of a job replayed.
 
+mod clock;
 mod ids;
 mod image;
 mod input;
@@ -14,6 +15,7 @@ mod site_url;
 mod time;
 mod verdict;
 
+pub use clock::{ClockMark, ClockReading, Uptime};
 pub use ids::{ClientId, InstanceId, InvalidId, JobId, RegistrationId};
 pub use image::{Digest, ImageId, ImageRef, InvalidImage};
 pub use input::{InputValue, Inputs};
