@@ -1,5 +1,7 @@
 //! Wiring: opens what the service needs, puts the floors together, serves, and ends cleanly.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,22 +11,20 @@ use axum::Router;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use axum_server::{Handle, Server};
-use engine::{Engine, EngineConfig, Policies, Ports, Registrations, Runner, Store};
+use engine::{Clock as _, Engine, EngineConfig, Policies, Ports, Registrations, Runner, Store};
 use gate::Gate;
 use hyper_util::rt::TokioTimer;
-use policy_host::{PolicyHost, PolicyHostConfig};
 use runner_docker::{DockerConfig, DockerRunner};
-use sd_notify::NotifyState;
 use store::{SqliteStore, StoreConfig};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::ambient;
 use crate::clock::SteadyClock;
-use crate::config::{Config, Policies as PolicySection};
+use crate::config::Config;
 use crate::job_output::LoggingRunner;
-use crate::listen;
+use crate::policies::PolicyKeeper;
 use crate::state::StateDir;
+use crate::{listen, metrics, systemd};
 
 /// How long answers under way may take when the service ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
@@ -40,12 +40,16 @@ pub(crate) struct Service {
     router: Router,
     listener: TcpListener,
     tls: Option<RustlsConfig>,
+    /// Where metrics are shown without authentication, and what shows them.
+    metrics: Option<(TcpListener, Router)>,
+    policies: PolicyKeeper,
     signals: Signals,
 }
 
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -53,6 +57,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: Some(signal(SignalKind::hangup())?),
         })
     }
 
@@ -64,12 +69,19 @@ impl Signals {
     }
 }
 
-/// Opens everything. Nothing is served and no container touched before all of it is there.
+/// Opens everything. Nothing is served and no container touched before all of it is there. `file`
+/// is where the configuration was read from, and whether there was such a file.
 ///
 /// # Errors
 /// The first thing that cannot be had.
-pub(crate) async fn start(config: Config) -> anyhow::Result<Service> {
+pub(crate) async fn start(config: Config, file: (PathBuf, bool)) -> anyhow::Result<Service> {
     let signals = Signals::watch().context("cannot watch for signals")?;
+    let clock = SteadyClock::start();
+    // Before anything that counts.
+    let render_metrics = match config.metrics.enable {
+        true => Some(metrics::install(env!("CARGO_PKG_VERSION"), clock.now())?),
+        false => None,
+    };
     let tls = config
         .api
         .tls
@@ -88,17 +100,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Service> {
         Some(instance) => instance,
         None => state.instance()?,
     };
-    let policies = Arc::new(load_policies(config.policies, &state)?);
-    for policy in policies.policies() {
-        let hooks: Vec<_> = policy.hooks.iter().map(|hook| hook.as_str()).collect();
-        tracing::info!(
-            policy = policy.name,
-            hooks = hooks.join(","),
-            mode = ?policy.mode,
-            sha256 = policy.component_sha256,
-            "policy loaded"
-        );
-    }
+    let policies = PolicyKeeper::load(&config, file, state, clock.clone())?;
     let runner = docker(
         &config.docker,
         config.jobs.pull_stall_timeout,
@@ -117,17 +119,28 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Service> {
     let address = listener
         .local_addr()
         .context("the listening socket has no address")?;
+    let metrics = match (&config.metrics.listen, &render_metrics) {
+        (Some(address), Some(render)) => {
+            let router = metrics::router(Arc::clone(render));
+            Some((listen::listen(address).await?, router))
+        }
+        _ => None,
+    };
 
-    let clock = SteadyClock::start();
     let ports = Ports {
         runner,
         store: Arc::clone(&store) as Arc<dyn Store>,
-        policies: policies as Arc<dyn Policies>,
+        policies: policies.host() as Arc<dyn Policies>,
         clock: clock.clone(),
     };
     let engine_config = EngineConfig {
         instance: instance.clone(),
-        slots: (!config.modes.dev).then_some(config.jobs.max_concurrent_jobs),
+        slots: if config.modes.dev {
+            engine::Slots::default()
+        } else {
+            config.jobs.slots
+        },
+        min_free_bytes: config.jobs.min_free_bytes,
         start_timeout: config.jobs.start_timeout,
         failed_retention: config.jobs.failed_jobs_retention,
         history_retention: config.jobs.history_retention,
@@ -138,6 +151,8 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Service> {
     let router = api::router(ApiConfig {
         engine: engine.clone(),
         registrations: store as Arc<dyn Registrations>,
+        policies: Arc::new(policies.clone()),
+        metrics: render_metrics,
         clock,
         auth: AuthSettings {
             allow_self_registration: config.api.allow_self_registration,
@@ -157,6 +172,8 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Service> {
         router,
         listener,
         tls,
+        metrics,
+        policies,
         signals,
     })
 }
@@ -170,12 +187,19 @@ impl Service {
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let handle = Handle::new();
         let mut serving = tokio::spawn(serve(self.listener, self.tls, self.router, handle.clone()));
-        notify(NotifyState::Ready);
+        // Both end with the process: nothing depends on how.
+        if let Some((listener, router)) = self.metrics {
+            tokio::spawn(serve(listener, None, router, Handle::new()));
+        }
+        if let Some(hangup) = self.signals.hangup.take() {
+            tokio::spawn(self.policies.reload_when_told(hangup));
+        }
+        systemd::ready();
         tokio::select! {
             signal = self.signals.next() => tracing::info!(signal, "ending; containers go on running"),
             ended = &mut serving => return ended.context("serving failed")?.context("serving failed"),
         }
-        notify(NotifyState::Stopping);
+        systemd::stopping();
         handle.graceful_shutdown(Some(LAST_ANSWERS));
         let ending = async {
             if tokio::time::timeout(LAST_COMMITS, self.engine.shutdown())
@@ -197,15 +221,13 @@ impl Service {
     }
 }
 
-type Address = std::net::SocketAddr;
-
 async fn serve(
     listener: TcpListener,
     tls: Option<RustlsConfig>,
     router: Router,
-    handle: Handle<Address>,
+    handle: Handle<SocketAddr>,
 ) -> std::io::Result<()> {
-    let mut server = Server::<Address>::from_listener(listener)
+    let mut server = Server::<SocketAddr>::from_listener(listener)
         .handle(handle)
         .http1_only();
     server
@@ -213,7 +235,7 @@ async fn serve(
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE);
-    let service = router.into_make_service();
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
     match tls {
         Some(tls) => {
             server
@@ -223,30 +245,6 @@ async fn serve(
         }
         None => server.acceptor(NoDelayAcceptor::new()).serve(service).await,
     }
-}
-
-fn load_policies(section: PolicySection, state: &StateDir) -> anyhow::Result<PolicyHost> {
-    if section.policies.is_empty() {
-        return Ok(PolicyHost::load(PolicyHostConfig::default())?);
-    }
-    let dir = match &section.dir {
-        None => None,
-        Some(dir) => Some(
-            ambient::open_dir(dir)
-                .with_context(|| format!("cannot open policies.dir {}", dir.display()))?,
-        ),
-    };
-    // Without a place for compiled policies the service works; it only starts slower.
-    let artifacts = state
-        .artifacts()
-        .inspect_err(|error| tracing::warn!("compiled policies are not kept: {error:#}"))
-        .ok();
-    Ok(PolicyHost::load(PolicyHostConfig {
-        dir,
-        policies: section.policies,
-        artifacts,
-        ..PolicyHostConfig::default()
-    })?)
 }
 
 fn docker(
@@ -261,11 +259,4 @@ fn docker(
     config.api_version = environment.api_version.clone();
     config.pull_stall_timeout = pull_stall_timeout;
     Ok(Arc::new(DockerRunner::connect(config)?))
-}
-
-/// Tells systemd, if it asked to be told.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::debug!(%error, "systemd was not told");
-    }
 }

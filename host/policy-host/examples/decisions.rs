@@ -96,11 +96,12 @@ fn measure(dir: &Path, stock: &Stock) -> Result<Value> {
         .collect();
     let mut policy = PolicyConfig::new(file, file);
     policy.settings.clone_from(&settings);
-    let host = PolicyHost::load(PolicyHostConfig {
+    let config = PolicyHostConfig {
         dir: Some(Dir::open_ambient_dir(dir, cap_std::ambient_authority())?),
         policies: vec![policy],
         ..PolicyHostConfig::default()
-    })?;
+    };
+    let host = PolicyHost::load(config, Timestamp::from_millis(0))?;
     let floor = Floor::new(&std::fs::read(dir.join(file))?, settings)?;
     let facts = facts()?;
     let shared = Arc::new(facts.clone());

@@ -225,7 +225,9 @@ impl<V: Verdict> Chain<V> {
             }
         };
         let enforced = policy.mode == Mode::Enforce;
-        if enforced && outcome != DecisionOutcome::Answered {
+        // Of a quarantine it is told once, when it begins.
+        let known = [DecisionOutcome::Answered, DecisionOutcome::Quarantined].contains(&outcome);
+        if enforced && !known {
             tracing::warn!(
                 policy = policy.name, hook = %self.hook, outcome = outcome.as_str(), reason,
                 verdict = verdict.name(), "a policy failed and its on_failure decided"

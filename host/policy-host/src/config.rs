@@ -133,6 +133,28 @@ pub struct UnknownWord {
     expected: &'static str,
 }
 
+impl OnFailure {
+    /// Its word in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FailClosed => "fail-closed",
+            Self::Skip => "skip",
+        }
+    }
+}
+
+impl Mode {
+    /// Its word in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Monitor => "monitor",
+        }
+    }
+}
+
 impl FromStr for OnFailure {
     type Err = UnknownWord;
 

@@ -7,8 +7,6 @@ use wasmtime::Trap;
 use wasmtime::component::ResourceTableError;
 use wasmtime_wasi::I32Exit;
 
-use crate::wasi::HANDLES_MAX;
-
 /// Why a policy gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
@@ -24,8 +22,8 @@ pub(crate) enum Failure {
     Stack,
     #[error("called the host more than {0} times")]
     HostCalls(u32),
-    #[error("held more than {0} handles of the host at once")]
-    Handles(usize),
+    #[error("held too many streams, waits and files at once")]
+    Handles,
     #[error("{what} has {bytes} bytes, more than {limit}")]
     OutputTooLarge {
         what: &'static str,
@@ -38,6 +36,8 @@ pub(crate) enum Failure {
     Exit(i32),
     #[error("could not be instantiated: {0}")]
     Load(String),
+    #[error("is in quarantine and was not asked")]
+    Quarantined,
 }
 
 impl Failure {
@@ -48,11 +48,12 @@ impl Failure {
             Self::Memory(_) => DecisionOutcome::Memory,
             Self::Table(_) => DecisionOutcome::Table,
             Self::Stack => DecisionOutcome::Stack,
-            Self::HostCalls(_) | Self::Handles(_) => DecisionOutcome::HostCalls,
+            Self::HostCalls(_) | Self::Handles => DecisionOutcome::HostCalls,
             Self::OutputTooLarge { .. } => DecisionOutcome::OutputTooLarge,
             Self::OutputMalformed(_) => DecisionOutcome::OutputMalformed,
             Self::Exit(_) => DecisionOutcome::Exit,
             Self::Load(_) => DecisionOutcome::Load,
+            Self::Quarantined => DecisionOutcome::Quarantined,
         }
     }
 
@@ -76,7 +77,7 @@ impl Failure {
             return Some(Self::Exit(exit.0));
         }
         if let Some(ResourceTableError::Full) = error.downcast_ref() {
-            return Some(Self::Handles(HANDLES_MAX));
+            return Some(Self::Handles);
         }
         if error.is::<std::str::Utf8Error>() || error.is::<std::string::FromUtf8Error>() {
             return Some(Self::OutputMalformed("a text that is not UTF-8".to_owned()));

@@ -1,23 +1,24 @@
 //! The port: a chain of policies for each hook.
 
 use std::panic;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
-use domain::{Choice, Hook, JobFacts, Purpose, RetentionVerdict, RetryVerdict, Ruling};
-use engine::Policies;
+use domain::{Choice, JobFacts, Purpose, RetentionVerdict, RetryVerdict, Ruling, Timestamp};
+use engine::{Policies, PoliciesStatus, ReloadFailure};
 use tokio::sync::Semaphore;
 use tokio::task;
 use tokio::time::timeout;
 
 use crate::chain::{Asked, Chain};
-use crate::config::{Mode, OnFailure, PolicyHostConfig};
+use crate::config::PolicyHostConfig;
 use crate::failure::Failure;
+use crate::generation::{Generation, Member};
 use crate::hooks::{self, Question};
-use crate::load::load;
-use crate::load_error::LoadErrors;
-use crate::policy::Policy;
+use crate::load::Loader;
+use crate::load_error::{LoadError, LoadErrors};
 use crate::sandbox::SLOTS;
 
 /// How long after its limit a decision is given up on. The sandbox ends it long before; this is for
@@ -26,52 +27,68 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// The policies of a site, ready to be asked.
 pub struct PolicyHost {
-    policies: Vec<Arc<Policy>>,
+    generation: ArcSwap<Generation>,
+    last_failure: ArcSwapOption<ReloadFailure>,
+    /// Policies are loaded by one at a time.
+    loader: Mutex<Loader>,
     turns: Semaphore,
-}
-
-/// What is known about a loaded policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PolicyInfo<'a> {
-    /// Its configured name.
-    pub name: &'a str,
-    /// sha256 of the component, hexadecimal.
-    pub component_sha256: &'a str,
-    /// sha256 of its settings, hexadecimal.
-    pub settings_sha256: &'a str,
-    /// The hooks that it exports.
-    pub hooks: &'a [Hook],
-    /// Whether its answers have an effect.
-    pub mode: Mode,
-    /// What follows when it fails.
-    pub on_failure: OnFailure,
 }
 
 impl PolicyHost {
     /// Reads, checks, compiles and asks about their settings all policies of a configuration. Blocks,
     /// for some hundred milliseconds where nothing is compiled yet: not for an asynchronous task.
+    /// `now` is when it is done, for [`status`](Self::status).
     ///
     /// # Errors
     /// Everything that is wrong with any policy that is not optional. One that is optional is left
     /// out, and what is wrong with it logged.
-    pub fn load(config: PolicyHostConfig) -> Result<Self, LoadErrors> {
-        let policies = load(config)?.into_iter().map(Arc::new).collect();
+    pub fn load(config: PolicyHostConfig, now: Timestamp) -> Result<Self, LoadErrors> {
+        let mut loader = Loader::default();
+        let generation = loader.load(config, None, now)?;
         Ok(Self {
-            policies,
+            generation: ArcSwap::from_pointee(generation),
+            last_failure: ArcSwapOption::empty(),
+            loader: Mutex::new(loader),
             turns: Semaphore::new(SLOTS as usize),
         })
     }
 
-    /// The loaded policies, in the order in which they are asked.
-    pub fn policies(&self) -> impl Iterator<Item = PolicyInfo<'_>> {
-        self.policies.iter().map(|policy| PolicyInfo {
-            name: &policy.identity.name,
-            component_sha256: &policy.identity.component_sha256,
-            settings_sha256: &policy.identity.settings_sha256,
-            hooks: &policy.hooks,
-            mode: policy.identity.mode,
-            on_failure: policy.identity.on_failure,
-        })
+    /// Loads the policies of a configuration in place of those in force, as a whole or not at all.
+    /// Decisions under way are finished by the policies that they began with. What is already
+    /// compiled is not compiled again, and a policy that is the same as before goes on counting.
+    /// Blocks like [`load`](Self::load).
+    ///
+    /// # Errors
+    /// Everything that is wrong with any policy, optional or not. The policies in force stay, and
+    /// [`status`](Self::status) tells of it until a reload succeeds.
+    pub fn reload(&self, config: PolicyHostConfig, now: Timestamp) -> Result<(), LoadErrors> {
+        let mut loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.generation.load_full();
+        match loader.load(config, Some(&before), now) {
+            Ok(generation) => {
+                self.generation.store(Arc::new(generation));
+                self.last_failure.store(None);
+                Ok(())
+            }
+            Err(errors) => {
+                let problems = errors.iter().map(LoadError::told).collect();
+                let failure = ReloadFailure { at: now, problems };
+                self.last_failure.store(Some(Arc::new(failure)));
+                for error in errors.iter() {
+                    let step = error.problem.step();
+                    tracing::error!(%error, %step, "policies are not reloaded; those in force stay");
+                }
+                Err(errors)
+            }
+        }
+    }
+
+    /// The policies in force and how they fare, and why the last load failed if it did.
+    pub fn status(&self) -> PoliciesStatus {
+        PoliciesStatus {
+            last_failure: self.last_failure.load().as_deref().cloned(),
+            ..self.generation.load().status()
+        }
     }
 
     /// Like [`Policies::select_image`], on the calling thread: for measuring, and for tools that have
@@ -95,18 +112,17 @@ impl PolicyHost {
         self.rule_here(hooks::Retention, facts)
     }
 
-    fn asked(&self, hook: Hook) -> impl Iterator<Item = &Arc<Policy>> {
-        self.policies
-            .iter()
-            .filter(move |policy| policy.hooks.contains(&hook))
-    }
-
     fn rule_here<Q: Question>(&self, question: Q, facts: &JobFacts) -> Ruling<Q::Verdict> {
+        let generation = self.generation.load_full();
         let mut chain = Chain::new(Q::HOOK);
         let mut facts = Arc::new(facts.clone());
-        for policy in self.asked(Q::HOOK) {
-            let asked = policy.ask(question, Arc::clone(&facts));
-            if chain.take(&policy.identity, asked, Arc::make_mut(&mut facts)) {
+        for member in generation.asked(Q::HOOK) {
+            let asked = member.in_quarantine().unwrap_or_else(|| {
+                let asked = member.policy().ask(question, Arc::clone(&facts));
+                member.note(&asked, facts.now);
+                asked
+            });
+            if chain.take(&member.policy().identity, asked, Arc::make_mut(&mut facts)) {
                 break;
             }
         }
@@ -114,13 +130,20 @@ impl PolicyHost {
     }
 
     async fn rule<Q: Question>(&self, question: Q, facts: &JobFacts) -> Ruling<Q::Verdict> {
+        let generation = self.generation.load_full();
         let mut chain = Chain::new(Q::HOOK);
         let mut facts = Arc::new(facts.clone());
-        for policy in self.asked(Q::HOOK) {
-            let asked = self
-                .ask_elsewhere(policy, question, Arc::clone(&facts))
-                .await;
-            if chain.take(&policy.identity, asked, Arc::make_mut(&mut facts)) {
+        for member in generation.asked(Q::HOOK) {
+            let asked = match member.in_quarantine() {
+                Some(asked) => asked,
+                None => {
+                    let asked = self.ask_elsewhere(member, question, Arc::clone(&facts));
+                    let asked = asked.await;
+                    member.note(&asked, facts.now);
+                    asked
+                }
+            };
+            if chain.take(&member.policy().identity, asked, Arc::make_mut(&mut facts)) {
                 break;
             }
         }
@@ -130,16 +153,16 @@ impl PolicyHost {
     /// Asks on a thread where nothing else waits: a guest may take all of its time.
     async fn ask_elsewhere<Q: Question>(
         &self,
-        policy: &Arc<Policy>,
+        member: &Arc<Member>,
         question: Q,
         facts: Arc<JobFacts>,
     ) -> Asked<Q::Verdict> {
         let turn = self.turns.acquire().await;
         let begin = Instant::now();
-        let limit = policy.limits.time;
+        let limit = member.policy().limits.time;
         let decision = task::spawn_blocking({
-            let policy = Arc::clone(policy);
-            move || policy.ask(question, facts)
+            let member = Arc::clone(member);
+            move || member.policy().ask(question, facts)
         });
         let failure = match timeout(limit + GRACE, decision).await {
             Ok(Ok(asked)) => return asked,

@@ -8,6 +8,7 @@
 //! From the outside in:
 //!
 //! - [`PolicyHost`] is the port: it runs the chain of policies of each hook (`chain`, pure).
+//! - `generation` is what is loaded together and swapped as a whole, and how each policy fares.
 //! - `policy` asks one policy once; `hooks` knows what each hook passes and takes.
 //! - `guest` is what an instance can reach: getters on the job, its settings, and `wasi`, the inert
 //!   base set that compiled programs import whether they use it or not.
@@ -23,9 +24,11 @@ mod chain;
 mod config;
 mod failure;
 pub mod floor;
+mod generation;
 mod guest;
 mod hooks;
 mod host;
+mod linked;
 mod load;
 mod load_error;
 mod policy;
@@ -38,5 +41,5 @@ pub use config::{
     DirGrant, Limits, Mode, OnFailure, PolicyConfig, PolicyGrants, PolicyHostConfig, TrustedKey,
     UnknownWord,
 };
-pub use host::{PolicyHost, PolicyInfo};
-pub use load_error::{LoadError, LoadErrors, LoadProblem};
+pub use host::PolicyHost;
+pub use load_error::{LoadError, LoadErrors, LoadProblem, LoadStep};

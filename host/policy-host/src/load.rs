@@ -10,17 +10,19 @@ use std::time::{Duration, Instant};
 use cap_std::fs::Dir;
 use domain::{JobFacts, JobKind, Timestamp};
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, InstancePre};
+use wasmtime::component::Component;
 
 use crate::artifacts::Artifacts;
 use crate::chain::Identity;
-use crate::config::{PolicyConfig, PolicyHostConfig};
+use crate::config::{PolicyConfig, PolicyGrants, PolicyHostConfig};
 use crate::failure::Failure;
+use crate::generation::{Generation, Loaded};
 use crate::guest::Guest;
-use crate::hooks::{Exports, WrongExport};
+use crate::hooks::{self, Exports, WrongExport};
+use crate::linked::Linked;
 use crate::load_error::{LoadError, LoadErrors, LoadProblem};
 use crate::policy::{Policy, log_output, new_store};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, SandboxError};
 
 mod interfaces;
 
@@ -32,89 +34,132 @@ pub(crate) const CONTRACT_VERSION: &str = "0.1.0";
 /// A policy's settings are checked in more time than it has for a decision: this happens once.
 const SETTINGS_CHECK_TIME: Duration = Duration::from_secs(1);
 
-/// Loads all policies, those that can be beside each other.
-pub(crate) fn load(config: PolicyHostConfig) -> Result<Vec<Policy>, LoadErrors> {
-    let Some(first) = config.policies.first() else {
-        return Ok(Vec::new());
-    };
-    let fail = |problem| {
-        LoadErrors(vec![LoadError {
-            policy: first.name.clone(),
-            problem,
-        }])
-    };
-    let Some(dir) = &config.dir else {
-        return Err(fail(LoadProblem::NoDirectory));
-    };
-    let sandbox = Sandbox::new().map_err(|error| fail(LoadProblem::Sandbox(error.to_string())))?;
-    let artifacts = config
-        .artifacts
-        .map(|store| Artifacts::new(store, &sandbox.engine));
+/// Makes generations. What all of them share is made with the first policy, so that a site without
+/// policies pays nothing.
+#[derive(Default)]
+pub(crate) struct Loader {
+    sandbox: Option<Arc<Sandbox>>,
+}
 
-    let mut names = BTreeSet::new();
-    let is_first: Vec<bool> = config
-        .policies
-        .iter()
-        .map(|p| names.insert(p.name.as_str()))
-        .collect();
-    let loader = Loader {
-        dir,
-        artifacts: artifacts.as_ref(),
-        sandbox: &sandbox,
-    };
-    let results: Vec<_> = thread::scope(|scope| {
-        let load = |(policy, is_first)| scope.spawn(move || loader.load(policy, is_first));
-        let threads: Vec<_> = config.policies.iter().zip(is_first).map(load).collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-            .collect()
-    });
+impl Loader {
+    /// Loads all policies of a configuration, those that can be beside each other. What is wrong with
+    /// an optional one is an error only if there is a generation before, which is complete.
+    pub(crate) fn load(
+        &mut self,
+        config: PolicyHostConfig,
+        previous: Option<&Generation>,
+        now: Timestamp,
+    ) -> Result<Generation, LoadErrors> {
+        let quarantine_after = config.quarantine_after;
+        let loaded = if config.policies.is_empty() {
+            Vec::new()
+        } else {
+            self.load_policies(config, previous)?
+        };
+        for Loaded { policy, .. } in &loaded {
+            let hooks: Vec<_> = policy.hooks.iter().map(|hook| hook.as_str()).collect();
+            tracing::info!(
+                policy = policy.identity.name,
+                hooks = hooks.join(","),
+                mode = policy.identity.mode.as_str(),
+                sha256 = policy.identity.component_sha256,
+                "policy loaded"
+            );
+        }
+        Ok(Generation::new(previous, now, loaded, quarantine_after))
+    }
 
-    let mut policies = Vec::new();
-    let mut errors = Vec::new();
-    for (config, result) in config.policies.iter().zip(results) {
-        match result {
-            Ok(policy) => policies.push(policy),
-            Err(problems) => {
-                let named = problems.into_iter().map(|problem| LoadError {
-                    policy: config.name.clone(),
-                    problem,
-                });
-                if config.optional {
-                    named.for_each(
-                        |error| tracing::error!(%error, "an optional policy is left out"),
-                    );
-                } else {
-                    errors.extend(named);
+    fn load_policies(
+        &mut self,
+        config: PolicyHostConfig,
+        previous: Option<&Generation>,
+    ) -> Result<Vec<Loaded>, LoadErrors> {
+        let Some(dir) = &config.dir else {
+            return Err(LoadErrors::of_all(LoadProblem::NoDirectory));
+        };
+        let sandbox = self
+            .sandbox()
+            .map_err(|error| LoadErrors::of_all(LoadProblem::Sandbox(error.to_string())))?;
+        let artifacts = config
+            .artifacts
+            .map(|store| Artifacts::new(store, &sandbox.engine));
+        let load = Load {
+            dir,
+            artifacts: artifacts.as_ref(),
+            sandbox: &sandbox,
+            previous,
+        };
+
+        let mut names = BTreeSet::new();
+        let is_first: Vec<bool> = config
+            .policies
+            .iter()
+            .map(|p| names.insert(p.name.as_str()))
+            .collect();
+        let results: Vec<_> = thread::scope(|scope| {
+            let start = |(policy, is_first)| scope.spawn(move || load.load(policy, is_first));
+            let threads: Vec<_> = config.policies.iter().zip(is_first).map(start).collect();
+            threads
+                .into_iter()
+                .map(|thread| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })
+                .collect()
+        });
+
+        let mut policies = Vec::new();
+        let mut errors = Vec::new();
+        for (config, result) in config.policies.iter().zip(results) {
+            match result {
+                Ok(policy) => policies.push(policy),
+                Err(problems) => {
+                    let named = problems.into_iter().map(|problem| LoadError {
+                        policy: Some(config.name.clone()),
+                        problem,
+                    });
+                    if config.optional && previous.is_none() {
+                        named.for_each(
+                            |error| tracing::error!(%error, "an optional policy is left out"),
+                        );
+                    } else {
+                        errors.extend(named);
+                    }
                 }
             }
         }
+        if errors.is_empty() {
+            Ok(policies)
+        } else {
+            Err(LoadErrors(errors))
+        }
     }
-    if errors.is_empty() {
-        Ok(policies)
-    } else {
-        Err(LoadErrors(errors))
+
+    fn sandbox(&mut self) -> Result<Arc<Sandbox>, SandboxError> {
+        let sandbox = match self.sandbox.take() {
+            Some(sandbox) => sandbox,
+            None => Sandbox::new()?,
+        };
+        Ok(Arc::clone(self.sandbox.insert(sandbox)))
     }
 }
 
+/// What the policies of one load have in common.
 #[derive(Clone, Copy)]
-struct Loader<'a> {
+struct Load<'a> {
     dir: &'a Dir,
     artifacts: Option<&'a Artifacts>,
     sandbox: &'a Arc<Sandbox>,
+    previous: Option<&'a Generation>,
 }
 
-impl Loader<'_> {
+impl Load<'_> {
     fn load(
         self,
         config: &PolicyConfig,
         is_first_of_its_name: bool,
-    ) -> Result<Policy, Vec<LoadProblem>> {
+    ) -> Result<Loaded, Vec<LoadProblem>> {
         let mut problems: Vec<_> = config
             .limits
             .problems()
@@ -161,6 +206,9 @@ impl Loader<'_> {
                 what,
             });
         }
+        if let Some(component) = self.compiled_before(&found) {
+            return Ok((component, found));
+        }
         let engine = &self.sandbox.engine;
         if let Some(component) = self
             .artifacts
@@ -174,6 +222,13 @@ impl Loader<'_> {
             artifacts.save(&digest, &component);
         }
         Ok((component, found))
+    }
+
+    /// A component that the generation before has compiled already.
+    fn compiled_before(self, sha256: &str) -> Option<Component> {
+        let mut policies = self.previous?.policies();
+        let same = policies.find(|policy| policy.identity.component_sha256 == sha256)?;
+        Some(same.instances.component().clone())
     }
 
     fn read(self, file: &str, limit: u64) -> Result<Vec<u8>, LoadProblem> {
@@ -201,18 +256,19 @@ impl Loader<'_> {
         config: &PolicyConfig,
         component: &Component,
         component_sha256: String,
-    ) -> Result<Policy, Vec<LoadProblem>> {
+    ) -> Result<Loaded, Vec<LoadProblem>> {
         self.check_interfaces(component)?;
-        let linked = self.sandbox.linker.instantiate_pre(component);
+        let linked = self.sandbox.link(component, &config.grants);
         let instances = linked.map_err(|error| vec![LoadProblem::Imports(format!("{error:#}"))])?;
-        let exports = Exports::find(&instances).map_err(wrong_export)?;
+        let exports = Exports::find(component).map_err(wrong_export)?;
         let hooks = exports.hooks();
         if hooks.is_empty() {
             return Err(vec![LoadProblem::NoHook]);
         }
         let settings = Arc::new(config.settings.clone());
-        self.check_settings(config, &settings, &instances, &exports)?;
-        Ok(Policy {
+        let grants = Arc::new(config.grants.clone());
+        self.check_settings(config, &settings, &grants, &instances, &exports)?;
+        let policy = Policy {
             identity: Identity {
                 name: config.name.clone(),
                 component_sha256,
@@ -223,10 +279,15 @@ impl Loader<'_> {
             hooks,
             limits: config.limits,
             settings,
-            grants: Arc::new(config.grants.clone()),
+            grants,
             exports,
             instances,
             sandbox: Arc::clone(self.sandbox),
+        };
+        Ok(Loaded {
+            policy,
+            component: config.component.clone(),
+            signed_by: None,
         })
     }
 
@@ -254,7 +315,8 @@ impl Loader<'_> {
         self,
         config: &PolicyConfig,
         settings: &Arc<BTreeMap<String, String>>,
-        instances: &InstancePre<Guest>,
+        grants: &Arc<PolicyGrants>,
+        instances: &Linked,
         exports: &Exports,
     ) -> Result<(), Vec<LoadProblem>> {
         let fail = |failure: Failure| vec![LoadProblem::from(failure)];
@@ -265,18 +327,21 @@ impl Loader<'_> {
         let guest = Guest::new(
             Arc::new(nothing()),
             Arc::clone(settings),
-            Arc::default(),
+            Arc::clone(grants),
             limits,
             deadline,
         );
         let mut store = new_store(self.sandbox, guest);
-        let instance = instances
-            .instantiate(&mut store)
-            .map_err(|e| fail(Failure::of_instantiation(&e)))?;
+        let instance = instances.instance(&mut store).map_err(fail)?;
         exports
             .check_types(&mut store, &instance)
             .map_err(wrong_export)?;
-        let checked = exports.check_settings(&mut store, &instance);
+        let checked = match &exports.settings_check {
+            None => Ok(Vec::new()),
+            Some(function) => instances
+                .call(function, &mut store, &instance, ())
+                .and_then(|(problems,)| hooks::setting_problems(problems, store.data())),
+        };
         if let Some(wasi) = store.data_mut().wasi.take() {
             log_output(&config.name, &wasi.output());
         }

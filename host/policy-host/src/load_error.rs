@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use engine::ReloadProblem;
+
 use crate::failure::Failure;
 
 /// Everything that keeps policies from being loaded, one problem a line.
@@ -9,6 +11,12 @@ use crate::failure::Failure;
 pub struct LoadErrors(pub(crate) Vec<LoadError>);
 
 impl LoadErrors {
+    /// One problem that is about the configuration as a whole.
+    pub(crate) fn of_all(problem: LoadProblem) -> Self {
+        let policy = None;
+        Self(vec![LoadError { policy, problem }])
+    }
+
     /// The problems, in the order of the configuration.
     pub fn iter(&self) -> impl Iterator<Item = &LoadError> {
         self.0.iter()
@@ -29,14 +37,73 @@ impl fmt::Display for LoadErrors {
 
 impl std::error::Error for LoadErrors {}
 
-/// One thing that is wrong with one policy.
-#[derive(Debug, thiserror::Error)]
-#[error("policy \"{policy}\": {problem}")]
+/// One thing that is wrong with one policy, or with what all of them share.
+#[derive(Debug)]
 pub struct LoadError {
-    /// The policy's configured name.
-    pub policy: String,
+    /// The policy's configured name; `None` when it is about the configuration as a whole.
+    pub policy: Option<String>,
     /// What is wrong.
     pub problem: LoadProblem,
+}
+
+impl LoadError {
+    /// As administrators are told.
+    pub(crate) fn told(&self) -> ReloadProblem {
+        ReloadProblem {
+            policy: self.policy.clone(),
+            step: self.problem.step().as_str(),
+            message: self.problem.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.policy {
+            Some(policy) => write!(f, "policy \"{policy}\": {}", self.problem),
+            None => write!(f, "policies: {}", self.problem),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// The steps of loading, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LoadStep {
+    /// What the configuration says makes sense.
+    Configuration,
+    /// The file is the one that was meant.
+    Verify,
+    /// It becomes machine code.
+    Compile,
+    /// What it imports was granted, and what it exports is the contract's.
+    Imports,
+    /// It can work with its settings.
+    Settings,
+    /// It answers about sample jobs.
+    Probe,
+}
+
+impl LoadStep {
+    /// Its name, in lower case.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Verify => "verify",
+            Self::Compile => "compile",
+            Self::Imports => "imports",
+            Self::Settings => "settings",
+            Self::Probe => "probe",
+        }
+    }
+}
+
+impl fmt::Display for LoadStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// What can be wrong with a policy.
@@ -49,7 +116,7 @@ pub enum LoadProblem {
     #[error("limits: {0}")]
     Limit(String),
     /// There are policies, and no directory to find them in.
-    #[error("no directory of policies is configured")]
+    #[error("no directory of components is configured")]
     NoDirectory,
     /// Its file could not be read.
     #[error("component {file}: {error}")]
@@ -131,6 +198,30 @@ pub enum LoadProblem {
     /// There is no sandbox to run it in.
     #[error("{0}")]
     Sandbox(String),
+}
+
+impl LoadProblem {
+    /// Where on the way it was found.
+    #[must_use]
+    pub fn step(&self) -> LoadStep {
+        match self {
+            Self::Name(_) | Self::Limit(_) | Self::NoDirectory | Self::PinForm => {
+                LoadStep::Configuration
+            }
+            Self::Read { .. }
+            | Self::TooLarge { .. }
+            | Self::Pin { .. }
+            | Self::NotComponent { .. } => LoadStep::Verify,
+            Self::Compile(_) | Self::Sandbox(_) => LoadStep::Compile,
+            Self::OtherVersion { .. }
+            | Self::UnknownExport(_)
+            | Self::NoHook
+            | Self::UncoveredImport(_)
+            | Self::Imports(_)
+            | Self::Export { .. } => LoadStep::Imports,
+            Self::SettingsCheck(_) | Self::Setting { .. } => LoadStep::Settings,
+        }
+    }
 }
 
 impl From<Failure> for LoadProblem {

@@ -12,17 +12,22 @@ use std::path::Path;
 use offloader_policy_host::{ArtifactStore, PolicyConfig, PolicyHost, PolicyHostConfig};
 use support::*;
 
+fn names(host: &PolicyHost) -> Vec<String> {
+    let policies = host.status().policies;
+    policies.into_iter().map(|policy| policy.name).collect()
+}
+
 #[test]
 fn no_policies_need_nothing() {
-    let host = PolicyHost::load(PolicyHostConfig::default()).unwrap();
-    assert_eq!(host.policies().count(), 0);
+    let host = PolicyHost::load(PolicyHostConfig::default(), LOADED_AT).unwrap();
+    assert_eq!(host.status().policies, []);
     let none = PolicyHostConfig {
         policies: vec![PolicyConfig::new("a", "a.wasm")],
         ..PolicyHostConfig::default()
     };
     assert_eq!(
-        problems(PolicyHost::load(none)),
-        ["policy \"a\": no directory of policies is configured"]
+        problems(PolicyHost::load(none, LOADED_AT)),
+        ["policies: no directory of components is configured"]
     );
 }
 
@@ -80,9 +85,9 @@ fn an_optional_policy_is_left_out_and_the_pin_that_fits_is_taken() {
         .load(vec![PolicyConfig::new("a", IMAGE_MAP)])
         .unwrap();
     let sha256 = unpinned
-        .policies()
-        .next()
-        .unwrap()
+        .status()
+        .policies
+        .remove(0)
         .component_sha256
         .to_uppercase();
     let pinned = PolicyConfig {
@@ -90,10 +95,7 @@ fn an_optional_policy_is_left_out_and_the_pin_that_fits_is_taken() {
         ..PolicyConfig::new("pinned", IMAGE_MAP)
     };
     let host = policies.load(vec![optional, pinned]).unwrap();
-    assert_eq!(
-        host.policies().map(|p| p.name).collect::<Vec<_>>(),
-        ["pinned"]
-    );
+    assert_eq!(names(&host), ["pinned"]);
 }
 
 fn load_kept(policies: &Policies, artifacts: &Path, key: [u8; 32]) {
@@ -107,7 +109,7 @@ fn load_kept(policies: &Policies, artifacts: &Path, key: [u8; 32]) {
         artifacts: Some(store),
         ..PolicyHostConfig::default()
     };
-    PolicyHost::load(config).unwrap();
+    PolicyHost::load(config, LOADED_AT).unwrap();
 }
 
 fn only_file(dir: &Path) -> std::path::PathBuf {
@@ -177,7 +179,8 @@ fn a_directory_that_cannot_be_written_does_not_keep_from_serving() {
         artifacts: Some(store),
         ..PolicyHostConfig::default()
     };
-    assert_eq!(PolicyHost::load(config).unwrap().policies().count(), 2);
+    let host = PolicyHost::load(config, LOADED_AT).unwrap();
+    assert_eq!(names(&host), ["a", "b"]);
 }
 
 #[test]

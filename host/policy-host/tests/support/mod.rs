@@ -30,6 +30,9 @@ pub(crate) const ALL: [&str; 5] = [
     MISBEHAVE,
 ];
 
+/// When the policies of tests are loaded.
+pub(crate) const LOADED_AT: Timestamp = Timestamp::from_millis(500);
+
 /// The bytes of a policy: from the directory that `OFFLOADER_POLICIES` names, else built here.
 pub(crate) fn policy(file: &str) -> Vec<u8> {
     if let Some(dir) = env::var_os("OFFLOADER_POLICIES")
@@ -100,11 +103,16 @@ impl Policies {
     }
 
     pub(crate) fn load(&self, policies: Vec<PolicyConfig>) -> Result<PolicyHost, LoadErrors> {
-        PolicyHost::load(PolicyHostConfig {
+        PolicyHost::load(self.config(policies), LOADED_AT)
+    }
+
+    /// A configuration of these policies, in this directory.
+    pub(crate) fn config(&self, policies: Vec<PolicyConfig>) -> PolicyHostConfig {
+        PolicyHostConfig {
             dir: Some(self.open()),
             policies,
             ..PolicyHostConfig::default()
-        })
+        }
     }
 }
 
