@@ -8,18 +8,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::{Hook, JobFacts, Purpose};
-use wasmtime::component::{Component, InstancePre};
+use wasmtime::component::Component;
 use wasmtime::{Engine, Store};
 
 use crate::config::{Limits, PolicyGrants};
 use crate::guest::Guest;
 use crate::hooks::{self, Exports, Question};
+use crate::linked::Linked;
 use crate::sandbox;
+use crate::wasi::Reach;
 
 /// A component without the host around it.
 pub struct Floor {
     engine: Engine,
-    instances: InstancePre<Guest>,
+    instances: Linked,
     exports: Exports,
     settings: Arc<BTreeMap<String, String>>,
     grants: Arc<PolicyGrants>,
@@ -38,13 +40,14 @@ impl Floor {
     pub fn new(component: &[u8], settings: BTreeMap<String, String>) -> Result<Self, FloorError> {
         let ready = || {
             let engine = Engine::new(&sandbox::config())?;
-            let linker = sandbox::linker(&engine)?;
+            let linker = sandbox::linker(&engine, &Reach::default())?;
             let instances = linker.instantiate_pre(&Component::from_binary(&engine, component)?)?;
-            Ok((engine, instances))
+            Ok((engine, Linked::new(instances, None)))
         };
         let (engine, instances) =
             ready().map_err(|error: wasmtime::Error| FloorError(format!("{error:#}")))?;
-        let exports = Exports::find(&instances).map_err(|wrong| FloorError(wrong.detail))?;
+        let exports =
+            Exports::find(instances.component()).map_err(|wrong| FloorError(wrong.detail))?;
         Ok(Self {
             engine,
             instances,
@@ -84,9 +87,10 @@ impl Floor {
             deadline,
         );
         let mut store = Store::new(&self.engine, guest);
-        let fail = |error: wasmtime::Error| FloorError(format!("{error:#}"));
-        let instance = self.instances.instantiate(&mut store).map_err(fail)?;
-        let said = question.put(&self.exports, &mut store, &instance);
+        let said = self.instances.instance(&mut store).and_then(|instance| {
+            self.instances
+                .put(question, &self.exports, &mut store, &instance)
+        });
         said.map(drop)
             .map_err(|failure| FloorError(failure.to_string()))
     }

@@ -27,6 +27,7 @@ pub(crate) struct Guest {
     table_elements: u64,
     read: Vec<&'static str>,
     inputs_read: Vec<String>,
+    dirs_read: bool,
     pub(crate) wasi: Option<Box<Wasi>>,
 }
 
@@ -49,6 +50,7 @@ impl Guest {
             table_elements: 0,
             read: Vec::new(),
             inputs_read: Vec::new(),
+            dirs_read: false,
             wasi: None,
         }
     }
@@ -58,7 +60,7 @@ impl Guest {
         Resource::new_borrow(0)
     }
 
-    /// The decision's time, at which every clock of the guest stands.
+    /// The decision's time, at which clocks stand unless real ones were granted.
     pub(crate) fn now(&self) -> Timestamp {
         self.facts.now
     }
@@ -71,26 +73,58 @@ impl Guest {
         &self.limits
     }
 
+    pub(crate) fn grants(&self) -> &PolicyGrants {
+        &self.grants
+    }
+
+    /// When the decision's time is up.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// What a decision failed at whose time is up.
+    pub(crate) fn timed_out(&self) -> Failure {
+        Failure::Timeout(self.limits.time)
+    }
+
     /// Fails when the decision's time is up by `now`.
     pub(crate) fn check_time(&self, now: Instant) -> Result<(), Failure> {
         if now < self.deadline {
             Ok(())
         } else {
-            Err(Failure::Timeout(self.limits.time))
+            Err(self.timed_out())
         }
     }
 
-    /// What was read so far: names of getters, and `input:NAME`.
+    /// Takes note that something other than a fact of the job is read.
+    pub(crate) fn reading(&mut self, what: &'static str) -> &mut Self {
+        if !self.read.contains(&what) {
+            self.read.push(what);
+        }
+        self
+    }
+
+    /// Takes note that the granted directories are handed out. What is read in them then is not
+    /// followed.
+    pub(crate) fn reads_dirs(&mut self) {
+        self.dirs_read = true;
+    }
+
+    /// What was read so far: names of getters, `input:NAME`, and of what was granted `env`, `clock`,
+    /// `entropy` and `dir:PATH`.
     pub(crate) fn take_read(&mut self) -> Vec<String> {
         let inputs = self
             .inputs_read
             .drain(..)
             .map(|name| format!("input:{name}"));
+        let dirs = self.grants.dirs.iter().filter(|_| self.dirs_read);
+        let dirs = dirs.map(|grant| format!("dir:{}", grant.guest_path));
         let mut read: Vec<_> = self
             .read
             .drain(..)
             .map(str::to_owned)
             .chain(inputs)
+            .chain(dirs)
             .collect();
         read.sort_unstable();
         read
@@ -106,10 +140,7 @@ impl Guest {
 
     fn reads(&mut self, getter: &'static str) -> Result<&JobFacts, Failure> {
         self.count_call()?;
-        if !self.read.contains(&getter) {
-            self.read.push(getter);
-        }
-        Ok(&self.facts)
+        Ok(&self.reading(getter).facts)
     }
 
     fn reads_attempt(

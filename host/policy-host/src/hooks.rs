@@ -1,11 +1,15 @@
 //! What each hook passes to a policy and takes from it.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use domain::{Choice, Denial, Hook, Purpose, RetentionVerdict, RetryVerdict};
 use wasmtime::Store;
-use wasmtime::component::{Instance, InstancePre};
+use wasmtime::component::{
+    Component, ComponentExportIndex, ComponentNamedList, Instance, Lift, Lower, Resource, TypedFunc,
+};
 
+use crate::bindings::JobHandle;
 use crate::bindings::exports::offloader::policy as exports;
 use crate::bindings::offloader::policy::types;
 use crate::chain::{Said, Verdict};
@@ -20,13 +24,11 @@ const URL_MAX: usize = 2048;
 const KEY_MAX: usize = 256;
 const PROBLEMS_MAX: usize = 100;
 
-/// The hooks that a component exports, looked up once.
-pub(crate) struct Exports {
-    image_selection: Option<exports::image_selection::GuestIndices>,
-    site_url: Option<exports::site_url::GuestIndices>,
-    retry: Option<exports::retry::GuestIndices>,
-    retention: Option<exports::retention::GuestIndices>,
-    settings_check: Option<exports::settings_check::GuestIndices>,
+/// A function that a component exports, looked up once.
+pub(crate) struct Function<P, R> {
+    interface: &'static str,
+    index: ComponentExportIndex,
+    types: PhantomData<fn(P) -> R>,
 }
 
 /// An export that has the name of a hook and not its type.
@@ -36,48 +38,83 @@ pub(crate) struct WrongExport {
     pub(crate) detail: String,
 }
 
-/// The name under which the contract exports an interface.
-fn export_name(interface: &str) -> String {
-    format!(
-        "offloader:policy/{interface}@{}",
-        crate::load::CONTRACT_VERSION
-    )
+impl<P, R> Function<P, R>
+where
+    P: ComponentNamedList + Lower,
+    R: ComponentNamedList + Lift,
+{
+    /// The function of an interface of the contract; `None` when the component does not export that.
+    fn find(
+        component: &Component,
+        interface: &'static str,
+        name: &str,
+    ) -> Result<Option<Self>, WrongExport> {
+        let export = format!(
+            "offloader:policy/{interface}@{}",
+            crate::load::CONTRACT_VERSION
+        );
+        let Some(instance) = component.get_export_index(None, export) else {
+            return Ok(None);
+        };
+        let function = component.get_export_index(Some(&instance), name);
+        let index = function.ok_or_else(|| WrongExport {
+            interface,
+            detail: format!("it has no {name}"),
+        })?;
+        Ok(Some(Self {
+            interface,
+            index,
+            types: PhantomData,
+        }))
+    }
+
+    /// The function of an instance.
+    ///
+    /// # Errors
+    /// When it has another type than the contract's.
+    pub(crate) fn of(
+        &self,
+        store: &mut Store<Guest>,
+        instance: &Instance,
+    ) -> wasmtime::Result<TypedFunc<P, R>> {
+        instance.get_typed_func(store, self.index)
+    }
+
+    fn check_type(&self, store: &mut Store<Guest>, instance: &Instance) -> Result<(), WrongExport> {
+        let checked = self.of(store, instance).map(drop);
+        checked.map_err(|error| WrongExport {
+            interface: self.interface,
+            detail: error.root_cause().to_string(),
+        })
+    }
+}
+
+type Job = Resource<JobHandle>;
+type SelectImage =
+    Function<(Job, exports::image_selection::Purpose), (exports::image_selection::Verdict,)>;
+type SelectSiteUrl = Function<(Job,), (exports::site_url::Verdict,)>;
+type DecideRetry = Function<(Job,), (exports::retry::Verdict,)>;
+type DecideRetention = Function<(Job,), (exports::retention::Verdict,)>;
+type CheckSettings = Function<(), (Vec<exports::settings_check::Problem>,)>;
+
+/// The hooks that a component exports.
+pub(crate) struct Exports {
+    image_selection: Option<SelectImage>,
+    site_url: Option<SelectSiteUrl>,
+    retry: Option<DecideRetry>,
+    retention: Option<DecideRetention>,
+    pub(crate) settings_check: Option<CheckSettings>,
 }
 
 impl Exports {
     /// Finds the hooks of a component.
-    pub(crate) fn find(pre: &InstancePre<Guest>) -> Result<Self, WrongExport> {
-        fn find<T>(
-            pre: &InstancePre<Guest>,
-            interface: &'static str,
-            indices: impl FnOnce(&InstancePre<Guest>) -> wasmtime::Result<T>,
-        ) -> Result<Option<T>, WrongExport> {
-            if pre
-                .component()
-                .get_export_index(None, export_name(interface))
-                .is_none()
-            {
-                return Ok(None);
-            }
-            indices(pre).map(Some).map_err(|error| WrongExport {
-                interface,
-                detail: error.root_cause().to_string(),
-            })
-        }
+    pub(crate) fn find(component: &Component) -> Result<Self, WrongExport> {
         Ok(Self {
-            image_selection: find(
-                pre,
-                "image-selection",
-                exports::image_selection::GuestIndices::new,
-            )?,
-            site_url: find(pre, "site-url", exports::site_url::GuestIndices::new)?,
-            retry: find(pre, "retry", exports::retry::GuestIndices::new)?,
-            retention: find(pre, "retention", exports::retention::GuestIndices::new)?,
-            settings_check: find(
-                pre,
-                "settings-check",
-                exports::settings_check::GuestIndices::new,
-            )?,
+            image_selection: Function::find(component, "image-selection", "select-image")?,
+            site_url: Function::find(component, "site-url", "select-site-url")?,
+            retry: Function::find(component, "retry", "decide-retry")?,
+            retention: Function::find(component, "retention", "decide-retention")?,
+            settings_check: Function::find(component, "settings-check", "check-settings")?,
         })
     }
 
@@ -101,53 +138,46 @@ impl Exports {
         store: &mut Store<Guest>,
         instance: &Instance,
     ) -> Result<(), WrongExport> {
-        macro_rules! check {
-            ($($field:ident $interface:literal),+) => {$(
-                if let Some(Err(error)) = self.$field.as_ref().map(|i| i.load(&mut *store, instance)) {
-                    let detail = error.root_cause().to_string();
-                    return Err(WrongExport { interface: $interface, detail });
-                }
-            )+};
+        fn check<P, R>(
+            function: Option<&Function<P, R>>,
+            store: &mut Store<Guest>,
+            instance: &Instance,
+        ) -> Result<(), WrongExport>
+        where
+            P: ComponentNamedList + Lower,
+            R: ComponentNamedList + Lift,
+        {
+            function.map_or(Ok(()), |function| function.check_type(store, instance))
         }
-        check!(
-            image_selection "image-selection", site_url "site-url", retry "retry",
-            retention "retention", settings_check "settings-check"
-        );
-        Ok(())
+        check(self.image_selection.as_ref(), store, instance)?;
+        check(self.site_url.as_ref(), store, instance)?;
+        check(self.retry.as_ref(), store, instance)?;
+        check(self.retention.as_ref(), store, instance)?;
+        check(self.settings_check.as_ref(), store, instance)
     }
+}
 
-    /// What a policy has against its settings, as key and message.
-    pub(crate) fn check_settings(
-        &self,
-        store: &mut Store<Guest>,
-        instance: &Instance,
-    ) -> Result<Vec<(String, String)>, Failure> {
-        let Some(indices) = &self.settings_check else {
-            return Ok(Vec::new());
-        };
-        let problems = indices
-            .load(&mut *store, instance)
-            .and_then(|guest| guest.call_check_settings(&mut *store))
-            .map_err(|error| Failure::of_call(&error))?;
-        if problems.len() > PROBLEMS_MAX {
-            return Err(Failure::OutputMalformed(format!(
-                "{} problems",
-                problems.len()
-            )));
-        }
-        let bytes = problems.iter().map(|p| p.key.len() + p.message.len());
-        store.data().check_answer(bytes.sum())?;
-        problems
-            .into_iter()
-            .map(|problem| {
-                let key = short("the key of a setting", problem.key, KEY_MAX)?;
-                Ok((
-                    key,
-                    short("the problem of a setting", problem.message, REASON_MAX)?,
-                ))
-            })
-            .collect()
+/// What a policy has against its settings, as key and message.
+pub(crate) fn setting_problems(
+    problems: Vec<exports::settings_check::Problem>,
+    guest: &Guest,
+) -> Result<Vec<(String, String)>, Failure> {
+    if problems.len() > PROBLEMS_MAX {
+        return Err(Failure::OutputMalformed(format!(
+            "{} problems",
+            problems.len()
+        )));
     }
+    let bytes = problems.iter().map(|p| p.key.len() + p.message.len());
+    guest.check_answer(bytes.sum())?;
+    problems
+        .into_iter()
+        .map(|problem| {
+            let key = short("the key of a setting", problem.key, KEY_MAX)?;
+            let message = short("the problem of a setting", problem.message, REASON_MAX)?;
+            Ok((key, message))
+        })
+        .collect()
 }
 
 /// The interfaces that the contract exports, by their names.
@@ -158,25 +188,18 @@ pub(crate) fn is_exported_interface(name: &str) -> bool {
 /// One of the hooks, with what is passed beside the job.
 pub(crate) trait Question: Copy + Send + 'static {
     type Verdict: Verdict;
+    type Params: ComponentNamedList + Lower + Send + Sync + 'static;
+    type Results: ComponentNamedList + Lift + Send + Sync + 'static;
     const HOOK: Hook;
 
-    /// Puts the question to an instance.
-    fn put(
-        self,
-        exports: &Exports,
-        store: &mut Store<Guest>,
-        instance: &Instance,
-    ) -> Result<Said<Self::Verdict>, Failure>;
-}
+    /// The function to call, if the component exports it.
+    fn function(exports: &Exports) -> Option<&Function<Self::Params, Self::Results>>;
 
-macro_rules! call {
-    ($exports:ident.$hook:ident, $store:ident, $instance:ident, $call:ident $(, $argument:expr)?) => {{
-        let indices = $exports.$hook.as_ref().expect("policies are asked what they export");
-        indices
-            .load(&mut *$store, $instance)
-            .and_then(|guest| guest.$call(&mut *$store, Guest::job() $(, $argument)?))
-            .map_err(|error| Failure::of_call(&error))?
-    }};
+    /// What it is called with.
+    fn params(self) -> Self::Params;
+
+    /// What its answer means.
+    fn said(results: Self::Results) -> Result<Said<Self::Verdict>, Failure>;
 }
 
 /// Which image an attempt uses.
@@ -185,26 +208,26 @@ pub(crate) struct ImageSelection(pub(crate) Purpose);
 
 impl Question for ImageSelection {
     type Verdict = Choice;
+    type Params = (Job, exports::image_selection::Purpose);
+    type Results = (exports::image_selection::Verdict,);
     const HOOK: Hook = Hook::ImageSelection;
 
-    fn put(
-        self,
-        exports: &Exports,
-        store: &mut Store<Guest>,
-        instance: &Instance,
-    ) -> Result<Said<Choice>, Failure> {
-        use exports::image_selection::{Purpose as Asked, Verdict};
+    fn function(exports: &Exports) -> Option<&SelectImage> {
+        exports.image_selection.as_ref()
+    }
+
+    fn params(self) -> Self::Params {
+        use exports::image_selection::Purpose as Asked;
         let purpose = match self.0 {
             Purpose::Start => Asked::Start,
             Purpose::Prefetch => Asked::Prefetch,
         };
-        match call!(
-            exports.image_selection,
-            store,
-            instance,
-            call_select_image,
-            purpose
-        ) {
+        (Guest::job(), purpose)
+    }
+
+    fn said((answer,): Self::Results) -> Result<Said<Choice>, Failure> {
+        use exports::image_selection::Verdict;
+        match answer {
             Verdict::Pass => pass(),
             Verdict::Use(choice) => chosen("the image", choice.image, IMAGE_MAX, choice.reason),
             Verdict::Deny(denial) => denied(denial),
@@ -218,16 +241,21 @@ pub(crate) struct SiteUrl;
 
 impl Question for SiteUrl {
     type Verdict = Choice;
+    type Params = (Job,);
+    type Results = (exports::site_url::Verdict,);
     const HOOK: Hook = Hook::SiteUrl;
 
-    fn put(
-        self,
-        exports: &Exports,
-        store: &mut Store<Guest>,
-        instance: &Instance,
-    ) -> Result<Said<Choice>, Failure> {
+    fn function(exports: &Exports) -> Option<&SelectSiteUrl> {
+        exports.site_url.as_ref()
+    }
+
+    fn params(self) -> Self::Params {
+        (Guest::job(),)
+    }
+
+    fn said((answer,): Self::Results) -> Result<Said<Choice>, Failure> {
         use exports::site_url::Verdict;
-        match call!(exports.site_url, store, instance, call_select_site_url) {
+        match answer {
             Verdict::Pass => pass(),
             Verdict::Use(choice) => chosen("the URL", choice.url, URL_MAX, choice.reason),
             Verdict::Deny(denial) => denied(denial),
@@ -241,16 +269,21 @@ pub(crate) struct Retry;
 
 impl Question for Retry {
     type Verdict = RetryVerdict;
+    type Params = (Job,);
+    type Results = (exports::retry::Verdict,);
     const HOOK: Hook = Hook::Retry;
 
-    fn put(
-        self,
-        exports: &Exports,
-        store: &mut Store<Guest>,
-        instance: &Instance,
-    ) -> Result<Said<RetryVerdict>, Failure> {
+    fn function(exports: &Exports) -> Option<&DecideRetry> {
+        exports.retry.as_ref()
+    }
+
+    fn params(self) -> Self::Params {
+        (Guest::job(),)
+    }
+
+    fn said((answer,): Self::Results) -> Result<Said<RetryVerdict>, Failure> {
         use exports::retry::Verdict;
-        match call!(exports.retry, store, instance, call_decide_retry) {
+        match answer {
             Verdict::Pass => pass(),
             Verdict::GiveUp(reason) => said(RetryVerdict::GiveUp, reason),
             Verdict::Retry(again) => said(
@@ -267,16 +300,21 @@ pub(crate) struct Retention;
 
 impl Question for Retention {
     type Verdict = RetentionVerdict;
+    type Params = (Job,);
+    type Results = (exports::retention::Verdict,);
     const HOOK: Hook = Hook::Retention;
 
-    fn put(
-        self,
-        exports: &Exports,
-        store: &mut Store<Guest>,
-        instance: &Instance,
-    ) -> Result<Said<RetentionVerdict>, Failure> {
+    fn function(exports: &Exports) -> Option<&DecideRetention> {
+        exports.retention.as_ref()
+    }
+
+    fn params(self) -> Self::Params {
+        (Guest::job(),)
+    }
+
+    fn said((answer,): Self::Results) -> Result<Said<RetentionVerdict>, Failure> {
         use exports::retention::Verdict;
-        match call!(exports.retention, store, instance, call_decide_retention) {
+        match answer {
             Verdict::Pass => pass(),
             Verdict::Delete(reason) => said(RetentionVerdict::Delete, reason),
             Verdict::KeepFor(period) => said(

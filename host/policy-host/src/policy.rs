@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use domain::{Hook, JobFacts};
-use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
 
 use crate::chain::{Asked, Identity, Said, Verdict as _};
@@ -13,6 +12,7 @@ use crate::config::{Limits, PolicyGrants};
 use crate::failure::Failure;
 use crate::guest::Guest;
 use crate::hooks::{Exports, Question};
+use crate::linked::Linked;
 use crate::sandbox::Sandbox;
 
 /// A policy that is ready to be asked.
@@ -23,7 +23,7 @@ pub(crate) struct Policy {
     pub(crate) settings: Arc<BTreeMap<String, String>>,
     pub(crate) grants: Arc<PolicyGrants>,
     pub(crate) exports: Exports,
-    pub(crate) instances: InstancePre<Guest>,
+    pub(crate) instances: Linked,
     pub(crate) sandbox: Arc<Sandbox>,
 }
 
@@ -61,11 +61,10 @@ impl Policy {
         question: Q,
         store: &mut Store<Guest>,
     ) -> Result<Said<Q::Verdict>, Failure> {
-        let instance = self
+        let instance = self.instances.instance(store)?;
+        let said = self
             .instances
-            .instantiate(&mut *store)
-            .map_err(|error| Failure::of_instantiation(&error))?;
-        let said = question.put(&self.exports, store, &instance)?;
+            .put(question, &self.exports, store, &instance)?;
         let bytes = said.verdict.bytes() + said.reason.as_ref().map_or(0, String::len);
         store.data().check_answer(bytes)?;
         // An answer that came too late in a host call has met no epoch on its way.

@@ -1,20 +1,28 @@
 //! The WebAssembly engine: one for all policies, with a pool of slots that instances are made in.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, OnceLock};
 
-use wasmtime::component::{HasData, Linker};
+use tokio::runtime::{Builder, Handle, Runtime};
+use wasmtime::component::{Component, HasData, Linker};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::bindings::{offloader, wasi};
-use crate::config::{MEMORY_MAX, TABLE_ELEMENTS_MAX};
+use crate::config::{MEMORY_MAX, PolicyGrants, TABLE_ELEMENTS_MAX};
 use crate::guest::Guest;
+use crate::linked::Linked;
 use crate::ticker::Ticker;
+use crate::wasi::Reach;
 
 /// Decisions under way at once; more wait their turn.
 pub(crate) const SLOTS: u32 = 64;
 
 /// Stack of a guest, host frames included. The threads that decide have 2 MiB.
 const STACK: usize = 256 << 10;
+
+/// Stack of a guest that can wait, with room for what the host does in its calls. Only what is touched
+/// takes memory.
+const WAITING_STACK: usize = 1 << 20;
 
 /// Bytes of a used slot that are zeroed in place; what lies beyond is given back to the system. A
 /// stock policy touches less than this.
@@ -23,8 +31,11 @@ const KEEP_RESIDENT: usize = 256 << 10;
 /// What all policies share.
 pub(crate) struct Sandbox {
     pub(crate) engine: Engine,
-    pub(crate) linker: Linker<Guest>,
     pub(crate) ticker: Ticker,
+    /// For policies without grants beyond inputs.
+    inert: Linker<Guest>,
+    /// Made for the first policy that can wait.
+    waits: OnceLock<Waits>,
 }
 
 /// Why there is no sandbox.
@@ -33,7 +44,7 @@ pub(crate) enum SandboxError {
     #[error("the WebAssembly engine does not start: {0}")]
     Engine(wasmtime::Error),
     #[error("the ticker's thread does not start: {0}")]
-    Ticker(#[from] std::io::Error),
+    Ticker(#[from] io::Error),
 }
 
 impl From<wasmtime::Error> for SandboxError {
@@ -45,13 +56,72 @@ impl From<wasmtime::Error> for SandboxError {
 impl Sandbox {
     pub(crate) fn new() -> Result<Arc<Self>, SandboxError> {
         let engine = Engine::new(config().epoch_interruption(true))?;
-        let linker = linker(&engine)?;
+        let inert = linker(&engine, &Reach::default())?;
         let ticker = Ticker::start(&engine)?;
         Ok(Arc::new(Self {
             engine,
-            linker,
             ticker,
+            inert,
+            waits: OnceLock::new(),
         }))
+    }
+
+    /// Links a component with what it was granted, and with the inert likeness of what it was not.
+    ///
+    /// # Errors
+    /// When it imports what there is not, or in another type; or when there are too few threads or
+    /// files to give it what it was granted.
+    pub(crate) fn link(
+        &self,
+        component: &Component,
+        grants: &PolicyGrants,
+    ) -> wasmtime::Result<Linked> {
+        let reach = Reach::of(grants)?;
+        if reach.is_inert() {
+            return Ok(Linked::new(self.inert.instantiate_pre(component)?, None));
+        }
+        let waits = reach.can_wait().then(|| self.waits()).transpose()?;
+        let linker = linker(&self.engine, &reach)?;
+        Ok(Linked::new(linker.instantiate_pre(component)?, waits))
+    }
+
+    fn waits(&self) -> io::Result<Handle> {
+        let waits = match self.waits.get() {
+            Some(waits) => waits,
+            None => {
+                let started = Waits::start()?;
+                self.waits.get_or_init(|| started)
+            }
+        };
+        Ok(waits.runtime().handle().clone())
+    }
+}
+
+/// Where policies wait for files and clocks. Apart from where the service waits: a file that never
+/// answers keeps one of these threads, and none of anybody else's.
+struct Waits(Option<Runtime>);
+
+impl Waits {
+    fn start() -> io::Result<Self> {
+        Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(SLOTS as usize)
+            .thread_name("policy-waits")
+            .enable_time()
+            .build()
+            .map(|runtime| Self(Some(runtime)))
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.0.as_ref().expect("taken by drop only")
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -67,7 +137,7 @@ pub(crate) fn config() -> Config {
         .total_tables(SLOTS * 8)
         .max_tables_per_component(8)
         .table_elements(TABLE_ELEMENTS_MAX as usize)
-        .total_stacks(0)
+        .total_stacks(SLOTS)
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(KEEP_RESIDENT)
         // Where the kernel can tell which pages were touched, only those are zeroed.
@@ -76,14 +146,15 @@ pub(crate) fn config() -> Config {
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .concurrency_support(false)
-        .max_wasm_stack(STACK);
+        .max_wasm_stack(STACK)
+        .async_stack_size(WAITING_STACK);
     config
 }
 
-/// Everything that a policy can import.
-pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+/// Everything that a policy with this reach can import.
+pub(crate) fn linker(engine: &Engine, reach: &Reach) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
-    crate::wasi::add_to_linker(&mut linker)?;
+    crate::wasi::add_to_linker(&mut linker, reach)?;
     offloader::policy::types::add_to_linker::<_, Host>(&mut linker, |guest| guest)?;
     wasi::config::store::add_to_linker::<_, Host>(&mut linker, |guest| guest)?;
     Ok(linker)

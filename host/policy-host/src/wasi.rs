@@ -1,27 +1,36 @@
-//! The base set of WASI that compiled programs import whether they use it or not: linked, and inert.
+//! WASI, as far as policies have it. Compiled programs import a base set of it whether they use it or
+//! not: all of it is always linked, and inert but for what was granted.
 //!
-//! No environment, no arguments, stdin at its end, no directories. Clocks stand at the decision's
-//! time, and every wait is over at once. Random bytes come from the decision: the same question gets
-//! the same ones. What is written to stdout and stderr becomes log lines. Exit ends the decision.
-//! Nothing here blocks, and there is no network.
+//! Inert means: no environment, no arguments, stdin at its end, no directories. Clocks stand at the
+//! decision's time, and every wait is over at once. Random bytes come from the decision: the same
+//! question gets the same ones. What is written to stdout and stderr becomes log lines. Exit ends the
+//! decision. Nothing of it blocks.
+//!
+//! A grant puts the real thing in its place: named variables, named directories, clocks that go,
+//! random bytes of the system. There is no network, and nothing grants one.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use bytes::Bytes;
-use domain::Timestamp;
-use sha2::{Digest, Sha256};
-use tokio::io::AsyncWrite;
-use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
-use wasmtime_wasi::cli::{IsTerminal, StdoutStream, WasiCli, WasiCliView};
+use wasmtime::component::{HasData, Linker, ResourceTable};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
-use wasmtime_wasi::p2::bindings::{cli, filesystem, sync};
-use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult, subscribe};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
+use wasmtime_wasi::p2::bindings::{cli, filesystem, io, sync};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use crate::failure::Failure;
+use crate::config::PolicyGrants;
 use crate::guest::Guest;
+
+mod clocks;
+mod dirs;
+mod output;
+mod randomness;
+
+use clocks::{HasStill, Still};
+use dirs::Dirs;
+use output::Captured;
+pub(crate) use output::Written;
+use randomness::{FromDecision, FromSystem, HasRandom, Random};
 
 /// The interfaces of the base set, without their version.
 pub(crate) const INTERFACES: [&str; 20] = [
@@ -47,17 +56,107 @@ pub(crate) const INTERFACES: [&str; 20] = [
     "wasi:random/insecure-seed",
 ];
 
-/// Random bytes that one call can ask for. Nothing ends a decision while they are made.
-const RANDOM_MAX: u64 = 64 << 10;
-
 /// Streams and waits that one decision can hold: each takes memory of the host.
-pub(crate) const HANDLES_MAX: usize = 1024;
+const HANDLES_MAX: usize = 1024;
 
-/// The state of the base set in one decision. Made when it is first used: most policies never do.
+/// The same for a policy with directories, where a handle can be an open file: those of all decisions
+/// at once have to fit into what a service may open.
+const HANDLES_MAX_WITH_FILES: usize = 32;
+
+/// How far a policy reaches beyond the inert base set.
+#[derive(Default)]
+pub(crate) struct Reach {
+    env: bool,
+    dirs: Dirs,
+    real_clock: bool,
+    real_entropy: bool,
+}
+
+impl Reach {
+    /// What grants give.
+    ///
+    /// # Errors
+    /// When there are too many open files to hold a directory open.
+    pub(crate) fn of(grants: &PolicyGrants) -> std::io::Result<Self> {
+        Ok(Self {
+            env: !grants.env.is_empty(),
+            dirs: Dirs::open(&grants.dirs)?,
+            real_clock: grants.real_clock,
+            real_entropy: grants.real_entropy,
+        })
+    }
+
+    pub(crate) fn is_inert(&self) -> bool {
+        !(self.env || self.real_entropy || self.can_wait())
+    }
+
+    /// Whether there is anything in it that does not answer at once.
+    pub(crate) fn can_wait(&self) -> bool {
+        self.real_clock || !self.dirs.is_empty()
+    }
+}
+
+/// Links the base set, and in it what is reached.
+pub(crate) fn add_to_linker(l: &mut Linker<Guest>, reach: &Reach) -> wasmtime::Result<()> {
+    cli::exit::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
+    cli::stdin::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
+    cli::stdout::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
+    cli::stderr::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
+    cli::terminal_input::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
+    cli::terminal_output::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
+    cli::terminal_stdin::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
+    cli::terminal_stdout::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
+    cli::terminal_stderr::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
+    sync::io::error::add_to_linker::<_, HasTable>(l, Guest::table)?;
+    if reach.can_wait() {
+        io::poll::add_to_linker::<_, HasTable>(l, Guest::table)?;
+        io::streams::add_to_linker::<_, HasTable>(l, Guest::table)?;
+        filesystem::types::add_to_linker::<_, WasiFilesystem>(l, Guest::filesystem)?;
+    } else {
+        sync::io::poll::add_to_linker::<_, HasTable>(l, Guest::table)?;
+        sync::io::streams::add_to_linker::<_, HasTable>(l, Guest::table)?;
+        sync::filesystem::types::add_to_linker::<_, WasiFilesystem>(l, Guest::filesystem)?;
+    }
+    if reach.env {
+        cli::environment::add_to_linker::<_, WasiCli>(l, |guest| guest.reading("env").cli())?;
+    } else {
+        cli::environment::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
+    }
+    if reach.dirs.is_empty() {
+        filesystem::preopens::add_to_linker::<_, WasiFilesystem>(l, Guest::filesystem)?;
+    } else {
+        reach.dirs.add_to_linker(l)?;
+    }
+    if reach.real_clock {
+        wall_clock::add_to_linker::<_, WasiClocks>(l, |guest| guest.reading("clock").clocks())?;
+        monotonic_clock::add_to_linker::<_, WasiClocks>(l, |g| g.reading("clock").clocks())?;
+    } else {
+        wall_clock::add_to_linker::<_, HasStill>(l, Guest::still)?;
+        monotonic_clock::add_to_linker::<_, HasStill>(l, Guest::still)?;
+    }
+    if reach.real_entropy {
+        random::add_to_linker::<_, HasRandom<FromSystem>>(l, Guest::entropy)?;
+        insecure::add_to_linker::<_, HasRandom<FromSystem>>(l, Guest::entropy)?;
+        insecure_seed::add_to_linker::<_, HasRandom<FromSystem>>(l, Guest::entropy)
+    } else {
+        random::add_to_linker::<_, HasRandom<FromDecision>>(l, Guest::random)?;
+        insecure::add_to_linker::<_, HasRandom<FromDecision>>(l, Guest::random)?;
+        insecure_seed::add_to_linker::<_, HasRandom<FromDecision>>(l, Guest::random)
+    }
+}
+
+struct HasTable;
+
+impl HasData for HasTable {
+    type Data<'a> = &'a mut ResourceTable;
+}
+
+/// The state of WASI in one decision. Made when it is first used: most policies never do.
 pub(crate) struct Wasi {
     ctx: WasiCtx,
     table: ResourceTable,
-    random: Random,
+    random: Random<FromDecision>,
+    entropy: Random<FromSystem>,
     stdout: Captured,
     stderr: Captured,
 }
@@ -66,16 +165,21 @@ impl Wasi {
     fn new(guest: &Guest) -> Self {
         let cap = guest.limits().log as usize;
         let (stdout, stderr) = (Captured::new(cap), Captured::new(cap));
-        let ctx = WasiCtx::builder()
-            .stdout(stdout.clone())
-            .stderr(stderr.clone())
-            .build();
+        let mut ctx = WasiCtx::builder();
+        ctx.stdout(stdout.clone()).stderr(stderr.clone());
+        for (name, value) in &guest.grants().env {
+            ctx.env(name, value);
+        }
         let mut table = ResourceTable::new();
-        table.set_max_capacity(HANDLES_MAX);
+        table.set_max_capacity(match guest.grants().dirs.is_empty() {
+            true => HANDLES_MAX,
+            false => HANDLES_MAX_WITH_FILES,
+        });
         Self {
-            ctx,
+            ctx: ctx.build(),
             table,
-            random: Random::new(guest),
+            random: Random(FromDecision::new(guest.facts())),
+            entropy: Random(FromSystem),
             stdout,
             stderr,
         }
@@ -97,6 +201,25 @@ impl Guest {
         }
         self.wasi.as_mut().expect("made just now")
     }
+
+    fn table(&mut self) -> &mut ResourceTable {
+        &mut self.wasi().table
+    }
+
+    fn still(&mut self) -> Still<'_> {
+        Still {
+            now: self.now(),
+            table: self.table(),
+        }
+    }
+
+    fn random(&mut self) -> &mut Random<FromDecision> {
+        &mut self.wasi().random
+    }
+
+    fn entropy(&mut self) -> &mut Random<FromSystem> {
+        &mut self.reading("entropy").wasi().entropy
+    }
 }
 
 impl WasiView for Guest {
@@ -106,287 +229,5 @@ impl WasiView for Guest {
             ctx: &mut wasi.ctx,
             table: &mut wasi.table,
         }
-    }
-}
-
-pub(crate) fn add_to_linker(l: &mut Linker<Guest>) -> wasmtime::Result<()> {
-    cli::environment::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
-    cli::exit::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
-    cli::stdin::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
-    cli::stdout::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
-    cli::stderr::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
-    cli::terminal_input::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
-    cli::terminal_output::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
-    cli::terminal_stdin::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
-    cli::terminal_stdout::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
-    cli::terminal_stderr::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
-    filesystem::preopens::add_to_linker::<_, WasiFilesystem>(l, Guest::filesystem)?;
-    sync::filesystem::types::add_to_linker::<_, WasiFilesystem>(l, Guest::filesystem)?;
-    sync::io::error::add_to_linker::<_, HasTable>(l, |guest| guest.ctx().table)?;
-    sync::io::poll::add_to_linker::<_, HasTable>(l, |guest| guest.ctx().table)?;
-    sync::io::streams::add_to_linker::<_, HasTable>(l, |guest| guest.ctx().table)?;
-    wall_clock::add_to_linker::<_, HasClock>(l, clock)?;
-    monotonic_clock::add_to_linker::<_, HasClock>(l, clock)?;
-    random::add_to_linker::<_, HasRandom>(l, |guest| &mut guest.wasi().random)?;
-    insecure::add_to_linker::<_, HasRandom>(l, |guest| &mut guest.wasi().random)?;
-    insecure_seed::add_to_linker::<_, HasRandom>(l, |guest| &mut guest.wasi().random)
-}
-
-struct HasTable;
-
-impl HasData for HasTable {
-    type Data<'a> = &'a mut ResourceTable;
-}
-
-/// Clocks that stand still.
-struct Clock<'a> {
-    now: Timestamp,
-    table: &'a mut ResourceTable,
-}
-
-struct HasClock;
-
-impl HasData for HasClock {
-    type Data<'a> = Clock<'a>;
-}
-
-fn clock(guest: &mut Guest) -> Clock<'_> {
-    Clock {
-        now: guest.now(),
-        table: &mut guest.wasi().table,
-    }
-}
-
-impl wall_clock::Host for Clock<'_> {
-    fn now(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
-        let millis = u64::try_from(self.now.as_millis()).unwrap_or(0);
-        let nanoseconds = (millis % 1000) as u32 * 1_000_000;
-        Ok(wall_clock::Datetime {
-            seconds: millis / 1000,
-            nanoseconds,
-        })
-    }
-
-    fn resolution(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
-        Ok(wall_clock::Datetime {
-            seconds: 0,
-            nanoseconds: 1_000_000,
-        })
-    }
-}
-
-impl monotonic_clock::Host for Clock<'_> {
-    fn now(&mut self) -> wasmtime::Result<u64> {
-        Ok(0)
-    }
-
-    fn resolution(&mut self) -> wasmtime::Result<u64> {
-        Ok(1_000_000)
-    }
-
-    fn subscribe_instant(&mut self, _: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        self.over()
-    }
-
-    fn subscribe_duration(&mut self, _: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        self.over()
-    }
-}
-
-impl Clock<'_> {
-    fn over(&mut self) -> wasmtime::Result<Resource<DynPollable>> {
-        let over = self.table.push(Over)?;
-        subscribe(self.table, over)
-    }
-}
-
-/// A wait that is over.
-struct Over;
-
-#[async_trait]
-impl Pollable for Over {
-    async fn ready(&mut self) {}
-}
-
-/// Bytes that look random and are the same for the same question: SHA-256 of a seed and a counter.
-struct Random {
-    seed: [u8; 32],
-    counter: u64,
-}
-
-struct HasRandom;
-
-impl HasData for HasRandom {
-    type Data<'a> = &'a mut Random;
-}
-
-impl Random {
-    fn new(guest: &Guest) -> Self {
-        let facts = guest.facts();
-        let mut hash = Sha256::new();
-        hash.update(facts.id.as_bytes());
-        hash.update(facts.now.as_millis().to_le_bytes());
-        hash.update(facts.attempts.len().to_le_bytes());
-        Self {
-            seed: hash.finalize().into(),
-            counter: 0,
-        }
-    }
-
-    fn block(&mut self) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(self.seed);
-        hash.update(self.counter.to_le_bytes());
-        self.counter += 1;
-        hash.finalize().into()
-    }
-
-    fn bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
-        if len > RANDOM_MAX {
-            let message = format!("asked for {len} random bytes at once");
-            return Err(Failure::Trap(message).into());
-        }
-        let mut bytes = Vec::with_capacity(len as usize + 32);
-        while bytes.len() < len as usize {
-            bytes.extend_from_slice(&self.block());
-        }
-        bytes.truncate(len as usize);
-        Ok(bytes)
-    }
-
-    fn number(&mut self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.block();
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
-    }
-}
-
-impl random::Host for Random {
-    fn get_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
-        self.bytes(len)
-    }
-
-    fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
-        Ok(self.number())
-    }
-}
-
-impl insecure::Host for Random {
-    fn get_insecure_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
-        self.bytes(len)
-    }
-
-    fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
-        Ok(self.number())
-    }
-}
-
-impl insecure_seed::Host for Random {
-    fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
-        Ok((self.number(), self.number()))
-    }
-}
-
-/// What was written to a stream, up to a cap.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Written {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) cut: u64,
-}
-
-#[derive(Clone)]
-struct Captured {
-    cap: usize,
-    written: Arc<Mutex<Written>>,
-}
-
-impl Captured {
-    fn new(cap: usize) -> Self {
-        Self {
-            cap,
-            written: Arc::default(),
-        }
-    }
-
-    fn written(&self) -> Written {
-        self.written
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-impl IsTerminal for Captured {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl StdoutStream for Captured {
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.clone())
-    }
-
-    /// For versions of WASI that are not linked.
-    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(tokio::io::sink())
-    }
-}
-
-#[async_trait]
-impl Pollable for Captured {
-    async fn ready(&mut self) {}
-}
-
-impl OutputStream for Captured {
-    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = self
-            .cap
-            .saturating_sub(written.bytes.len())
-            .min(bytes.len());
-        written.bytes.extend_from_slice(&bytes[..room]);
-        written.cut += (bytes.len() - room) as u64;
-        Ok(())
-    }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(64 << 10)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn random_bytes_are_made_up_to_a_number() {
-        let mut random = Random {
-            seed: [7; 32],
-            counter: 0,
-        };
-        let bytes = random.bytes(RANDOM_MAX).unwrap();
-        assert_eq!(bytes.len() as u64, RANDOM_MAX);
-        assert_ne!(bytes[..32], bytes[32..64]);
-        let error = random.bytes(RANDOM_MAX + 1).unwrap_err();
-        assert!(matches!(error.downcast_ref(), Some(Failure::Trap(_))));
-    }
-
-    #[test]
-    fn output_is_cut_at_its_cap_and_counted() {
-        let mut stream = Captured::new(5);
-        for text in ["abc", "defg", "h"] {
-            stream.write(Bytes::from_static(text.as_bytes())).unwrap();
-        }
-        assert_eq!(
-            stream.written(),
-            Written {
-                bytes: b"abcde".to_vec(),
-                cut: 3
-            }
-        );
     }
 }

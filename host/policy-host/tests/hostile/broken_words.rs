@@ -179,7 +179,7 @@ pub(crate) fn failing() -> Vec<Failing> {
         failing(
             "many handles",
             HostCalls,
-            "held more than 1024 handles of the host at once",
+            "held too many streams, waits and files at once",
             "",
             "(local $held i32)
             (loop $more
