@@ -1,6 +1,10 @@
 //! Callers as handlers see them.
 
-use axum::extract::FromRequestParts;
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use domain::{ClientId, Job, RegistrationId};
@@ -18,6 +22,53 @@ impl FromRequestParts<Api> for Caller {
             .get(AUTHORIZATION)
             .map(|value| value.as_bytes());
         Ok(api.auth.caller(header, Unknown::MayRegister).await?)
+    }
+}
+
+/// The other end of the connection, as far as that is known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) Option<SocketAddr>);
+
+impl Peer {
+    fn of(parts: &Parts) -> Self {
+        let info = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        Self(info.map(|ConnectInfo(address)| *address))
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            // An IPv4 client of a socket for both protocols.
+            Some(address) => write!(f, "{}", address.ip().to_canonical()),
+            None => f.write_str("unknown"),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(parts))
+    }
+}
+
+/// The administrator, and nobody else. A client that is not registered stays so.
+pub(crate) struct Administrator(pub(crate) Peer);
+
+impl FromRequestParts<Api> for Administrator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let header = parts
+            .headers
+            .get(AUTHORIZATION)
+            .map(|value| value.as_bytes());
+        match api.auth.caller(header, Unknown::Refuse).await? {
+            Caller::Admin => Ok(Self(Peer::of(parts))),
+            Caller::Client(_) => Err(ApiError::administrators_only()),
+        }
     }
 }
 

@@ -59,6 +59,11 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
     }
 
+    /// Somebody who may call, but not for this.
+    pub(crate) fn administrators_only() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "only the administrator may do this")
+    }
+
     /// No such job, or none of this caller's: the two are not told apart.
     pub(crate) fn unknown_job(id: &JobId) -> Self {
         Self::new(
@@ -82,7 +87,9 @@ impl ApiError {
             SubmitError::Refused(refusal) => Self::new(refusal_status(refusal), text),
             SubmitError::Denied { .. } => Self::new(StatusCode::FORBIDDEN, text),
             SubmitError::Conflict(_) => Self::new(StatusCode::CONFLICT, text),
-            SubmitError::Full => Self::later(StatusCode::SERVICE_UNAVAILABLE, text, SLOT),
+            SubmitError::Full | SubmitError::NoRoom { .. } => {
+                Self::later(StatusCode::SERVICE_UNAVAILABLE, text, SLOT)
+            }
             SubmitError::EngineUnreachable(_) | SubmitError::ShuttingDown => {
                 Self::later(StatusCode::SERVICE_UNAVAILABLE, text, SOON)
             }
@@ -289,6 +296,15 @@ mod tests {
                 false,
             ),
             (SubmitError::Full, 503, "max concurrent jobs reached", true),
+            (
+                SubmitError::NoRoom {
+                    free_bytes: 1_999_999,
+                    needed_bytes: 5_000_000_000,
+                },
+                503,
+                "the container engine has 1 MB of disk free and jobs.min_free_disk asks for 5000 MB",
+                true,
+            ),
             (
                 SubmitError::EngineUnreachable("x".into()),
                 503,

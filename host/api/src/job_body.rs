@@ -6,6 +6,8 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::decision_body::DecisionBody;
+
 /// A job: the fields of the standard service, and ours beside them. Borrows all it can, because
 /// this is what is asked for most.
 #[derive(Serialize)]
@@ -159,34 +161,12 @@ struct DecisionsBody<'a>(&'a [Decision]);
 impl Serialize for DecisionsBody<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let enforced = self.0.iter().filter(|decision| decision.enforced);
-        serializer.collect_seq(enforced.map(|decision| DecisionBody {
-            at: decision.at.as_millis(),
-            hook: decision.hook.as_str(),
-            attempt: decision.attempt,
-            policy: &decision.policy,
-            outcome: decision.outcome.as_str(),
-            verdict: &decision.verdict,
-            value: decision.value.as_deref(),
-            reason: decision.reason.as_deref(),
-            micros: decision.micros,
+        serializer.collect_seq(enforced.map(|decision| {
+            let mut body = DecisionBody::for_owner(decision);
+            body.micros = Some(decision.micros);
+            body
         }))
     }
-}
-
-#[derive(Serialize)]
-struct DecisionBody<'a> {
-    at: i64,
-    hook: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempt: Option<u32>,
-    policy: &'a str,
-    outcome: &'static str,
-    verdict: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    micros: u64,
 }
 
 #[cfg(test)]

@@ -4,10 +4,13 @@
 //! It speaks to the client exactly as the standard service does where that matters, and knows of
 //! the rest of the program only the [`Engine`] and who keeps registrations.
 
+mod audit;
 mod auth;
 mod caller;
+mod decision_body;
 mod decode;
 mod error;
+mod http_metrics;
 mod job_body;
 mod routes;
 
@@ -16,10 +19,12 @@ use std::time::Duration;
 
 use axum::Router;
 use domain::{ClientId, RegistrationId};
-use engine::{Clock, Engine, Registrations};
+use engine::{Clock, Engine, PolicyControl, Registrations};
 
+pub use audit::AUDIT_TARGET;
 use auth::Auth;
 pub use auth::AuthSettings;
+pub use http_metrics::METRICS_CONTENT_TYPE;
 
 /// What `/version` tells. All of it is text, because clients decode it so.
 #[derive(Debug, Clone)]
@@ -32,12 +37,20 @@ pub struct Build {
     pub date: &'static str,
 }
 
+/// Gives all metrics in Prometheus' text format.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// All that the API works with.
 pub struct ApiConfig {
     /// Runs jobs.
     pub engine: Engine,
     /// Keeps registrations.
     pub registrations: Arc<dyn Registrations>,
+    /// Looks after the policies.
+    pub policies: Arc<dyn PolicyControl>,
+    /// What `GET /metrics` shows the administrator; without it there is no such path, and nothing
+    /// is measured.
+    pub metrics: Option<RenderMetrics>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Who may call.
@@ -59,6 +72,8 @@ struct Api(Arc<Shared>);
 
 struct Shared {
     engine: Engine,
+    policies: Arc<dyn PolicyControl>,
+    metrics: Option<RenderMetrics>,
     auth: Auth,
     start_timeout: Duration,
     build: Build,
@@ -81,6 +96,8 @@ pub fn router(config: ApiConfig) -> Result<Router, NoRandomness> {
     let ApiConfig {
         engine,
         registrations,
+        policies,
+        metrics,
         clock,
         auth,
         start_timeout,
@@ -92,6 +109,8 @@ pub fn router(config: ApiConfig) -> Result<Router, NoRandomness> {
     let administrator = administrator.expect("the name is not empty");
     Ok(routes::router(Api(Arc::new(Shared {
         engine,
+        policies,
+        metrics,
         auth,
         start_timeout,
         build,

@@ -2,7 +2,7 @@
 //! along, and a clock that tests set.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -173,7 +173,81 @@ impl Runner for PlayRunner {
 }
 
 /// Policies that deny the site `denied.example` and pass everything else.
-struct PlayPolicies;
+#[derive(Default)]
+struct PlayPolicies {
+    /// What is said to have been decided when an image was selected.
+    decisions: Arc<Mutex<Vec<Decision>>>,
+}
+
+/// Policies of which only the generation changes.
+#[derive(Default)]
+pub(crate) struct PlayControl {
+    generation: AtomicU64,
+    /// What is wrong when they are loaded anew.
+    pub(crate) problems: Mutex<Vec<ReloadProblem>>,
+    failure: Mutex<Option<ReloadFailure>>,
+}
+
+#[async_trait]
+impl PolicyControl for PlayControl {
+    fn status(&self) -> PoliciesStatus {
+        let policy = |name: &str, quarantined_since| PolicyStatus {
+            name: name.into(),
+            component: "map.wasm".into(),
+            component_sha256: "c0".into(),
+            settings_sha256: "5e".into(),
+            signed_by: Some("site.pub".into()),
+            hooks: vec![Hook::ImageSelection, Hook::Retention],
+            mode: "enforce",
+            on_failure: "skip",
+            quarantined_since,
+            limits: PolicyLimits {
+                component_size_bytes: 1,
+                time_ms: 2,
+                memory_bytes: 3,
+                table_elements: 4,
+                host_calls: 5,
+                output_bytes: 6,
+                log_bytes: 7,
+            },
+            grants: GrantedToPolicy {
+                inputs: vec!["call_id".into()],
+                env: vec!["TZ".into()],
+                dirs: vec![("/maps".into(), false)],
+                real_clock: true,
+                real_entropy: false,
+            },
+            counters: PolicyCounters {
+                decisions: 9,
+                failures: 2,
+                failures_in_a_row: 1,
+            },
+        };
+        let ill = Timestamp::from_millis(START + 5);
+        PoliciesStatus {
+            generation: self.generation.load(Ordering::Relaxed) + 1,
+            loaded_at: Timestamp::from_millis(START),
+            policies: vec![policy("well", None), policy("ill", Some(ill))],
+            last_failure: self.failure.lock().unwrap().clone(),
+        }
+    }
+
+    async fn reload(&self) -> Result<PoliciesStatus, ReloadFailure> {
+        let problems = self.problems.lock().unwrap().clone();
+        let failure = (!problems.is_empty()).then(|| ReloadFailure {
+            at: Timestamp::from_millis(START + 7),
+            problems,
+        });
+        self.failure.lock().unwrap().clone_from(&failure);
+        match failure {
+            Some(failure) => Err(failure),
+            None => {
+                self.generation.fetch_add(1, Ordering::Relaxed);
+                Ok(self.status())
+            }
+        }
+    }
+}
 
 #[async_trait]
 impl Policies for PlayPolicies {
@@ -181,7 +255,7 @@ impl Policies for PlayPolicies {
         Ruling {
             verdict: Choice::AsAsked,
             by: None,
-            decisions: vec![],
+            decisions: self.decisions.lock().unwrap().clone(),
         }
     }
 
@@ -244,6 +318,9 @@ pub(crate) struct Service {
     pub(crate) runner: PlayRunner,
     pub(crate) clock: Arc<HandClock>,
     pub(crate) store: Arc<SqliteStore>,
+    pub(crate) control: Arc<PlayControl>,
+    /// What policies are said to have decided about the image of the next job.
+    pub(crate) decisions: Arc<Mutex<Vec<Decision>>>,
     _state: tempfile::TempDir,
 }
 
@@ -315,17 +392,21 @@ impl Service {
             PlayRunner::default(),
             Arc::new(HandClock(AtomicI64::new(START))),
         );
+        let (control, decisions) = (Arc::<PlayControl>::default(), Arc::default());
         let ports = Ports {
             runner: Arc::new(runner.clone()),
             store: store.clone(),
-            policies: Arc::new(PlayPolicies),
+            policies: Arc::new(PlayPolicies {
+                decisions: Arc::clone(&decisions),
+            }),
             clock: clock.clone(),
         };
         let instance: InstanceId = "test".parse().unwrap();
         let start_timeout = Duration::from_secs(100);
         let config = EngineConfig {
             instance: instance.clone(),
-            slots: Some(slots),
+            slots: engine::Slots::of(slots),
+            min_free_bytes: 0,
             start_timeout,
             failed_retention: None,
             history_retention: Duration::from_secs(86_400),
@@ -345,6 +426,8 @@ impl Service {
         let config = ApiConfig {
             engine,
             registrations: store.clone(),
+            policies: control.clone(),
+            metrics: Some(Arc::new(|| "jobs 7\n".to_owned())),
             clock: clock.clone(),
             auth,
             start_timeout,
@@ -355,6 +438,8 @@ impl Service {
             runner,
             clock,
             store,
+            control,
+            decisions,
             _state: state,
         }
     }

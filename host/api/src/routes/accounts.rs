@@ -11,7 +11,9 @@ use serde_json::json;
 
 use super::json;
 use crate::Api;
+use crate::audit;
 use crate::auth::{Caller, Unknown, Verdict};
+use crate::caller::Peer;
 use crate::decode::{self, Fields};
 use crate::error::ApiError;
 
@@ -48,21 +50,27 @@ pub(super) async fn login(State(api): State<Api>, body: Body) -> Result<Response
 
 pub(super) async fn register(
     State(api): State<Api>,
+    from: Peer,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     // Who may register itself may as well register by this call.
-    if !api.auth.self_registration() {
-        authenticate(&api, &headers).await?;
-    }
+    let caller = match api.auth.self_registration() {
+        true => None,
+        false => Some(authenticate(&api, &headers).await?),
+    };
     let (client, key) = credentials(body).await?;
     api.auth.register(&client, &key).await?;
+    if let Some(Caller::Admin) = caller {
+        audit::record(from, "register-client", &client, "ok");
+    }
     let answer = json(&json!({ "clientID": client, "code": "201" }));
     Ok((StatusCode::CREATED, answer).into_response())
 }
 
 pub(super) async fn unregister(
     State(api): State<Api>,
+    from: Peer,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
@@ -77,13 +85,18 @@ pub(super) async fn unregister(
     let Some(client) = ClientId::new(client) else {
         return Err(ApiError::bad_request("client id should not be empty"));
     };
-    if let Caller::Client(caller) = caller
+    if let Caller::Client(caller) = &caller
         && caller.id != client
     {
         return Err(ApiError::new(StatusCode::FORBIDDEN, "client id not valid"));
     }
     match api.auth.unregister(&client).await? {
-        true => Ok(StatusCode::OK),
+        true => {
+            if let Caller::Admin = caller {
+                audit::record(from, "unregister-client", client.as_str(), "ok");
+            }
+            Ok(StatusCode::OK)
+        }
         false => Err(ApiError::bad_request("unregister failed: error: not found")),
     }
 }

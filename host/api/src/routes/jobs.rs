@@ -12,7 +12,9 @@ use engine::{JobView, PrefetchError};
 
 use super::{JobPath, json};
 use crate::Api;
+use crate::audit;
 use crate::auth::Caller;
+use crate::caller::Peer;
 use crate::decode::{self, Fields};
 use crate::error::ApiError;
 use crate::job_body::JobBody;
@@ -86,6 +88,7 @@ pub(super) async fn delete(
     State(api): State<Api>,
     JobPath(id): JobPath,
     caller: Caller,
+    from: Peer,
 ) -> Result<StatusCode, ApiError> {
     owned(&api, &id, &caller).await?;
     api.engine
@@ -93,11 +96,18 @@ pub(super) async fn delete(
         .await
         .map_err(|error| ApiError::delete(&id, &error))?;
     tracing::info!(job = %id, "deleted by request");
+    if let Caller::Admin = caller {
+        audit::record(from, "delete-job", id.as_str(), "ok");
+    }
     Ok(StatusCode::OK)
 }
 
 /// The job of that id, if it is the caller's.
-async fn owned(api: &Api, id: &JobId, caller: &Caller) -> Result<Arc<JobView>, ApiError> {
+pub(super) async fn owned(
+    api: &Api,
+    id: &JobId,
+    caller: &Caller,
+) -> Result<Arc<JobView>, ApiError> {
     match api.engine.job(id).await? {
         Some(view) if caller.owns(&view.job) => Ok(view),
         _ => Err(ApiError::unknown_job(id)),

@@ -3,6 +3,7 @@
 mod accounts;
 mod jobs;
 mod list;
+mod policies;
 mod service;
 mod submit;
 
@@ -11,6 +12,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
+use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use domain::JobId;
@@ -18,12 +20,14 @@ use serde::Serialize;
 
 use crate::Api;
 use crate::error::ApiError;
+use crate::http_metrics;
 
 pub(crate) fn router(api: Api) -> Router {
     let other_method = || async { ApiError::method_not_allowed() };
     let unknown_path = || async { ApiError::unknown_path() };
+    let measured = api.metrics.is_some();
     // HEAD is another method too; left to itself the router takes it for GET.
-    Router::new()
+    let mut router = Router::new()
         .route(
             "/version",
             get(service::version)
@@ -63,8 +67,35 @@ pub(crate) fn router(api: Api) -> Router {
                 .head(other_method_on_job)
                 .fallback(other_method_on_job),
         )
-        .fallback(unknown_path)
-        .with_state(api)
+        .route(
+            "/jobs/{id}/decisions",
+            get(policies::decisions)
+                .head(other_method_on_job)
+                .fallback(other_method_on_job),
+        )
+        .route(
+            "/policies",
+            get(policies::show)
+                .head(other_method)
+                .fallback(other_method),
+        )
+        .route(
+            "/policies/reload",
+            post(policies::reload).fallback(other_method),
+        )
+        .fallback(unknown_path);
+    if measured {
+        http_metrics::describe();
+        router = router
+            .route(
+                "/metrics",
+                get(http_metrics::show)
+                    .head(other_method)
+                    .fallback(other_method),
+            )
+            .layer(middleware::from_fn(http_metrics::count));
+    }
+    router.with_state(api)
 }
 
 /// The job that a path names. A path whose id has another form does not exist, whoever asks.
