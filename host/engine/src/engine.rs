@@ -16,7 +16,7 @@ use crate::live::{Command, LiveJobs};
 use crate::sweep::sweep_now_and_then;
 use crate::{
     Clock, DeleteError, JobQuery, JobView, LogStream, LogsUntil, Policies, PrefetchError, Runner,
-    RunnerError, StopError, Store, StoreError, facts,
+    RunnerError, Slots, StopError, Store, StoreError, facts,
 };
 
 /// How long a deleted job's key is remembered after the job ended, as the job API promises.
@@ -30,8 +30,10 @@ const DELETE_PATIENCE: Duration = Duration::from_secs(30);
 pub struct EngineConfig {
     /// Names this installation in the container engine.
     pub instance: InstanceId,
-    /// How many jobs may be active; `None` is no limit.
-    pub slots: Option<u32>,
+    /// How many jobs may be active.
+    pub slots: Slots,
+    /// A job is refused when the container engine has fewer bytes of disk free; 0 asks for none.
+    pub min_free_bytes: u64,
     /// How long a submission may take until its container runs.
     pub start_timeout: Duration,
     /// How long the data of a failed job is kept; `None` keeps it until the job is deleted.

@@ -9,8 +9,10 @@ mod facts;
 mod job_loop;
 mod life;
 mod live;
+mod orphan;
 mod policy_control;
 mod ports;
+mod slots;
 mod submission;
 mod submit;
 mod sweep;
@@ -19,6 +21,7 @@ pub use engine::{Engine, EngineConfig, Health, Ports};
 pub use live::JobView;
 pub use policy_control::*;
 pub use ports::*;
+pub use slots::Slots;
 pub use submission::*;
 
 #[cfg(test)]

@@ -1,15 +1,19 @@
 //! What the engine needs of the world. Adapters implement these; the engine knows no adapter.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::{
-    Choice, ClientId, Decision, EndReason, Exit, ImageId, Job, JobFacts, JobId, Leftovers,
-    Lifecycle, Purpose, RegistrationId, RetentionVerdict, RetryVerdict, Ruling, Timestamp,
+    Choice, ClientId, Decision, EndReason, Exit, ImageId, ImageRef, Job, JobFacts, JobId, JobKind,
+    Leftovers, Lifecycle, Purpose, RegistrationId, RetentionVerdict, RetryVerdict, Ruling,
+    Timestamp,
 };
 use futures_util::stream::BoxStream;
 use gate::{ContainerName, ImagePermit, LaunchPermit};
+
+use crate::Slots;
 
 /// The time. Wall-clock milliseconds that do not jump while the process lives.
 pub trait Clock: Send + Sync + 'static {
@@ -78,6 +82,17 @@ pub trait Runner: Send + Sync + 'static {
     /// Containers that carry this installation's label, tracked or not.
     async fn list(&self) -> Result<Vec<ContainerName>, RunnerError>;
 
+    /// What a container's labels say of its job, for a job whose record is lost; `None` when there
+    /// is no such container, or its labels do not tell.
+    async fn describe(&self, _name: &ContainerName) -> Result<Option<Described>, RunnerError> {
+        Ok(None)
+    }
+
+    /// Bytes free where the container engine keeps images and volumes; `None` when nobody can tell.
+    async fn free_bytes(&self) -> Result<Option<u64>, RunnerError> {
+        Ok(None)
+    }
+
     /// Whether the container engine answers.
     async fn ping(&self) -> Result<(), RunnerError>;
 }
@@ -138,6 +153,25 @@ pub enum Sighting {
     Ended(Exit),
     /// It ran, does not any more, and the engine knows no exit.
     Lost,
+}
+
+/// A container as its labels and the container engine describe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// What its job does.
+    pub kind: JobKind,
+    /// The name of the client that it is for.
+    pub client: ClientId,
+    /// When the job was accepted.
+    pub submitted_at: Timestamp,
+    /// How long it may run.
+    pub max_duration: Duration,
+    /// The image, as it was authorized.
+    pub image: ImageRef,
+    /// What the engine calls that image.
+    pub image_id: ImageId,
+    /// When the container ran, if it ever did.
+    pub ran_at: Option<Timestamp>,
 }
 
 /// Why an image could not be made present.
@@ -256,8 +290,8 @@ pub struct NewJob {
     pub keys: Vec<JobKey>,
     /// sha256 of the request's body, to tell the same submission from another under its key.
     pub body_sha256: String,
-    /// How many jobs may hold a slot; `None` is no limit.
-    pub slots: Option<u32>,
+    /// How many jobs may be active beside it.
+    pub slots: Slots,
 }
 
 /// What became of a job to be accepted.

@@ -360,12 +360,13 @@ impl MemoryStore {
                 return Ok(Accepted::Known(known));
             }
         }
-        let active = memory
+        let active: Vec<Job> = memory
             .jobs
             .iter()
             .filter(|j| j.state.lifecycle().holds_slot())
-            .count();
-        if new.slots.is_some_and(|slots| active >= slots as usize) {
+            .cloned()
+            .collect();
+        if !new.slots.admit(&new.job, &active) {
             return Ok(Accepted::Full);
         }
         let keyed = KeyedJob {
@@ -553,7 +554,8 @@ impl Stage {
     pub(crate) async fn engine(&mut self) -> Engine {
         let config = EngineConfig {
             instance: "test".parse().unwrap(),
-            slots: Some(2),
+            slots: Slots::of(2),
+            min_free_bytes: 0,
             start_timeout: Duration::from_secs(100),
             failed_retention: Some(Duration::from_secs(3600)),
             history_retention: Duration::from_secs(86_400),

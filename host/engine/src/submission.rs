@@ -53,6 +53,18 @@ pub enum SubmitError {
     /// The container engine cannot be reached.
     #[error("the container engine cannot be reached: {0}")]
     EngineUnreachable(String),
+    /// The container engine has too little disk free for a job's work.
+    #[error(
+        "the container engine has {} MB of disk free and jobs.min_free_disk asks for {} MB",
+        free_bytes / 1_000_000,
+        needed_bytes / 1_000_000
+    )]
+    NoRoom {
+        /// Bytes that are free.
+        free_bytes: u64,
+        /// Bytes that have to be.
+        needed_bytes: u64,
+    },
     /// It was accepted and did not get to run.
     #[error("{detail}")]
     NotStarted {

@@ -67,6 +67,13 @@ async fn submit(
     {
         return Err(SubmitError::EngineUnreachable(error.to_string()));
     }
+    if let Some(free_bytes) = too_little_room(shared).await {
+        let needed_bytes = shared.config.min_free_bytes;
+        return Err(SubmitError::NoRoom {
+            free_bytes,
+            needed_bytes,
+        });
+    }
 
     let chosen = choose(shared, &id, &s, &runner, &inputs, submitted_at, start_by).await?;
     let job = Arc::new(Job {
@@ -131,6 +138,17 @@ async fn submit(
     Err(too_late(
         "an earlier submission of the same work is still being given up",
     ))
+}
+
+/// How many bytes are free, when they are too few for another job. Who cannot tell is no reason to
+/// refuse one.
+async fn too_little_room(shared: &Shared) -> Option<u64> {
+    let needed = shared.config.min_free_bytes;
+    if needed == 0 {
+        return None;
+    }
+    let free = shared.ports.runner.free_bytes().await.ok().flatten();
+    free.filter(|free| *free < needed)
 }
 
 fn too_late(detail: &str) -> SubmitError {

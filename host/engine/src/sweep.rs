@@ -8,43 +8,53 @@ use domain::State;
 use tracing::{info, warn};
 
 use crate::engine::Shared;
+use crate::orphan;
 
-/// The pause before each look. It is also the grace: what is being created now has its task.
+/// The pause between two looks.
 const EVERY: Duration = Duration::from_secs(5 * 60);
 
-/// Removes what a late answer of the engine left of jobs of which nothing should be left.
-///
-/// A container of a job that the store does not know is reported and left alone: it may be all
-/// that is left of somebody's recording.
+/// The pause while the container engine does not answer.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Removes what a late answer of the engine left of jobs of which nothing should be left, and
+/// takes up jobs that the store does not know. The first look is at the start: what the store
+/// lost is to be looked after from then on.
 pub(crate) async fn sweep_now_and_then(shared: Arc<Shared>) {
     loop {
+        let pause = if sweep(&shared).await { EVERY } else { AGAIN };
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => sweep(&shared).await,
+            () = tokio::time::sleep(pause) => {}
             () = shared.ending.cancelled() => return,
         }
     }
 }
 
-async fn sweep(shared: &Shared) {
+/// False when the container engine did not answer.
+async fn sweep(shared: &Arc<Shared>) -> bool {
     // Errors are no news here: the watch over the engine tells of them.
-    let Ok(names) = shared.ports.runner.list().await else {
-        return;
+    let Ok(mut names) = shared.ports.runner.list().await else {
+        return false;
     };
-    for name in names {
-        if shared.live.get(name.job()).is_some() {
+    names.sort_unstable();
+    for containers in names.chunk_by(|a, b| a.job() == b.job()) {
+        let job = containers[0].job();
+        if shared.live.get(job).is_some() {
             continue;
         }
-        match shared.ports.store.job(name.job()).await {
+        match shared.ports.store.job(job).await {
             Ok(Some(job)) if matches!(job.state, State::Removed { .. }) => {
-                match shared.ports.runner.remove(&name).await {
-                    Ok(()) => {
-                        info!(container = %name, "removed a stray: its job is over and cleared")
+                for name in containers {
+                    match shared.ports.runner.remove(name).await {
+                        Ok(()) => {
+                            info!(container = %name, "removed a stray: its job is over and cleared")
+                        }
+                        Err(error) => warn!(container = %name, %error, "could not remove a stray"),
                     }
-                    Err(error) => warn!(container = %name, %error, "could not remove a stray"),
                 }
             }
-            Ok(None) => warn!(container = %name, "a container of an unknown job; left alone"),
+            Ok(None) => orphan::take_up(shared, job, containers).await,
             Ok(Some(_)) | Err(_) => {}
         }
     }
+    true
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use domain::{ImageId, ImageRef, JobId, JobKind, Secret, SiteUrl};
+use domain::{ClientId, ImageId, ImageRef, JobId, JobKind, Secret, SiteUrl, Timestamp};
 use sha2::{Digest, Sha256};
 
 use crate::{ContainerName, Gate, Origin, Refusal};
@@ -17,6 +17,12 @@ pub struct LaunchPlan {
     pub attempt: u32,
     /// What the job does.
     pub kind: JobKind,
+    /// The name of the client that it is for.
+    pub client: ClientId,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// How long it may run.
+    pub max_duration: Duration,
     /// The image and who chose it.
     pub image: (ImageRef, Origin),
     /// What the engine calls that image.
@@ -57,6 +63,9 @@ impl Gate {
             job,
             attempt,
             kind,
+            client,
+            submitted_at,
+            max_duration,
             image: (image, image_origin),
             image_id,
             site_url,
@@ -122,7 +131,7 @@ impl Gate {
             capabilities: grants.capabilities.iter().cloned().collect(),
             stop_grace: grants.stop_grace,
         };
-        permit.labels = permit.make_labels();
+        permit.labels = permit.make_labels(&client, submitted_at, max_duration);
         Ok(permit)
     }
 }
@@ -199,12 +208,28 @@ impl LaunchPermit {
         self.stop_grace
     }
 
-    fn make_labels(&self) -> BTreeMap<String, String> {
+    /// The labels tell enough of the job to look after its container even when its record is lost.
+    /// Everybody who may list containers reads them: no secrets.
+    fn make_labels(
+        &self,
+        client: &ClientId,
+        submitted_at: Timestamp,
+        max_duration: Duration,
+    ) -> BTreeMap<String, String> {
         let ours = [
             ("io.offloader.instance", self.name.instance().to_string()),
             ("io.offloader.job", self.name.job().to_string()),
             ("io.offloader.attempt", self.name.attempt().to_string()),
             ("io.offloader.type", self.kind.to_string()),
+            ("io.offloader.client", client.to_string()),
+            (
+                "io.offloader.submitted-unix-ms",
+                submitted_at.as_millis().to_string(),
+            ),
+            (
+                "io.offloader.max-duration-ms",
+                max_duration.as_millis().to_string(),
+            ),
             ("io.offloader.plan-sha256", self.digest()),
         ];
         let app = (APP_LABEL.0, APP_LABEL.1.to_owned());

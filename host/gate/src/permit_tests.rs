@@ -6,6 +6,9 @@ fn plan() -> LaunchPlan {
         job: job_id(),
         attempt: 1,
         kind: JobKind::Recording,
+        client: ClientId::new("site").unwrap(),
+        submitted_at: Timestamp::from_millis(1_700_000_000_000),
+        max_duration: Duration::from_secs(600),
         image: (
             "mattermost/calls-recorder:v0.8.13".parse().unwrap(),
             Origin::Client,
@@ -60,7 +63,10 @@ fn a_permit_holds_what_was_granted_and_settled() {
     assert_eq!(labels["io.offloader.attempt"], "1");
     assert_eq!(labels["io.offloader.type"], "recording");
     assert_eq!(labels["io.offloader.plan-sha256"].len(), 64);
-    assert_eq!(labels.len(), 6);
+    assert_eq!(labels["io.offloader.client"], "site");
+    assert_eq!(labels["io.offloader.submitted-unix-ms"], "1700000000000");
+    assert_eq!(labels["io.offloader.max-duration-ms"], "600000");
+    assert_eq!(labels.len(), 9);
 }
 
 #[test]

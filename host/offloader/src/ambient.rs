@@ -55,6 +55,12 @@ pub(crate) fn append_to(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Bytes that are free, for this user, on the disk of a path.
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// The time on the wall.
 pub(crate) fn wall_clock() -> Timestamp {
     let since = SystemTime::now()

@@ -11,8 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{ImageId, Leftovers};
 use engine::{
-    LaunchError, Launched, LogStream, LogsUntil, PrepareError, Runner, RunnerError, Sighting,
-    StartTicket,
+    Described, LaunchError, Launched, LogStream, LogsUntil, PrepareError, Runner, RunnerError,
+    Sighting, StartTicket,
 };
 use futures_util::StreamExt as _;
 use gate::{ContainerName, ImagePermit, LaunchPermit};
@@ -208,6 +208,14 @@ impl Runner for LoggingRunner {
 
     async fn list(&self) -> Result<Vec<ContainerName>, RunnerError> {
         self.runner.list().await
+    }
+
+    async fn describe(&self, name: &ContainerName) -> Result<Option<Described>, RunnerError> {
+        self.runner.describe(name).await
+    }
+
+    async fn free_bytes(&self) -> Result<Option<u64>, RunnerError> {
+        self.runner.free_bytes().await
     }
 
     async fn ping(&self) -> Result<(), RunnerError> {

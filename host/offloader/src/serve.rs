@@ -258,5 +258,6 @@ fn docker(
     config.cert_path = environment.cert_path.clone();
     config.api_version = environment.api_version.clone();
     config.pull_stall_timeout = pull_stall_timeout;
+    config.free_bytes = Some(ambient::free_bytes);
     Ok(Arc::new(DockerRunner::connect(config)?))
 }

@@ -88,6 +88,11 @@ impl Client {
         }
     }
 
+    /// Whether the engine is on this machine, as far as its address tells.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.address, Address::Unix(_))
+    }
+
     /// Sends a request and waits for its answer until `limit` has passed.
     pub(crate) async fn call<T, F>(
         &self,

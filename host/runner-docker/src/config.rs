@@ -1,6 +1,7 @@
 //! How to reach the engine, and what bounds the runner sets of its own.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use domain::InstanceId;
@@ -28,6 +29,9 @@ pub struct DockerConfig {
     pub log_file_bytes: u64,
     /// …and this many files; the oldest output goes first.
     pub log_files: u32,
+    /// Tells how many bytes are free on the disk of a path on this machine, which is used where the
+    /// engine is on this machine too. `None`: nobody asks.
+    pub free_bytes: Option<fn(&Path) -> io::Result<u64>>,
 }
 
 impl DockerConfig {
@@ -43,6 +47,7 @@ impl DockerConfig {
             pull_stall_timeout: Duration::from_secs(60),
             log_file_bytes: 100_000_000,
             log_files: 10,
+            free_bytes: None,
         }
     }
 }

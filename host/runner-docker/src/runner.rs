@@ -1,7 +1,8 @@
 //! The runner's face to the engine crate.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,12 +14,13 @@ use bollard::query_parameters::{
 };
 use domain::ImageId;
 use engine::{
-    LaunchError, Launched, LogStream, LogsUntil, PrepareError, Runner, RunnerError, Sighting,
-    StartTicket,
+    Described, LaunchError, Launched, LogStream, LogsUntil, PrepareError, Runner, RunnerError,
+    Sighting, StartTicket,
 };
 use futures_util::{StreamExt, stream};
 use gate::{ContainerName, ImagePermit, LaunchPermit};
 use tokio::time::{Instant, timeout};
+use tracing::warn;
 
 use crate::client::{Client, QUICK, Trouble};
 use crate::pull::Pulls;
@@ -30,6 +32,9 @@ const PING: Duration = Duration::from_secs(3);
 /// After this long of waiting for a container's end it is looked at anyway: a connection to an
 /// engine on another machine may have died without a word.
 const WAIT: Duration = Duration::from_secs(5 * 60);
+
+/// After this long the engine is asked again where it keeps its data.
+const ROOT_KNOWN: Duration = Duration::from_secs(5 * 60);
 
 /// Runs jobs as containers of a Docker engine, 20.10 or newer.
 ///
@@ -44,6 +49,15 @@ pub struct DockerRunner {
     client: Arc<Client>,
     config: DockerConfig,
     pulls: Pulls,
+    root: Mutex<Option<Root>>,
+    /// Whether it was told that nobody knows how much room there is.
+    room_unknown: Once,
+}
+
+/// Where the engine keeps its data.
+struct Root {
+    path: PathBuf,
+    asked: Instant,
 }
 
 impl DockerRunner {
@@ -56,7 +70,28 @@ impl DockerRunner {
             client: Arc::new(Client::new(&config)?),
             config,
             pulls: Pulls::default(),
+            root: Mutex::default(),
+            room_unknown: Once::new(),
         })
+    }
+
+    /// Where the engine keeps images and volumes, on its own machine.
+    async fn root(&self) -> Result<PathBuf, RunnerError> {
+        let known = || self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = &*known()
+            && root.asked.elapsed() < ROOT_KNOWN
+        {
+            return Ok(root.path.clone());
+        }
+        let info = self.client.call(QUICK, async |docker| docker.info().await);
+        let info = info.await.map_err(|trouble| trouble.during("info"))?;
+        let path = PathBuf::from(info.docker_root_dir.unwrap_or_default());
+        let asked = Instant::now();
+        *known() = Some(Root {
+            path: path.clone(),
+            asked,
+        });
+        Ok(path)
     }
 
     async fn signal(
@@ -237,6 +272,51 @@ impl Runner for DockerRunner {
             .filter(|name| *name.instance() == self.config.instance)
             .collect();
         Ok(names.into_iter().collect())
+    }
+
+    async fn describe(&self, name: &ContainerName) -> Result<Option<Described>, RunnerError> {
+        let seen = sighting::look_for_ours(&self.client, name, QUICK).await;
+        let Some(seen) = seen.map_err(|trouble| trouble.during("inspect"))? else {
+            return Ok(None);
+        };
+        let described = || {
+            let about = labels::about(&seen.labels)?;
+            Some(Described {
+                kind: about.kind,
+                client: about.client,
+                submitted_at: about.submitted_at,
+                max_duration: about.max_duration,
+                image: seen.image.parse().ok()?,
+                image_id: seen.image_id.parse().ok()?,
+                ran_at: seen.ran_at,
+            })
+        };
+        Ok(described())
+    }
+
+    async fn free_bytes(&self) -> Result<Option<u64>, RunnerError> {
+        let Some(free_bytes) = self.config.free_bytes else {
+            return Ok(None);
+        };
+        if !self.client.is_local() {
+            self.room_unknown.call_once(|| {
+                warn!("the container engine is on another machine; nobody checks how much room its disk has");
+            });
+            return Ok(None);
+        }
+        let root = self.root().await?;
+        match free_bytes(&root) {
+            Ok(free) => Ok(Some(free)),
+            Err(error) => {
+                self.room_unknown.call_once(|| {
+                    warn!(
+                        path = %root.display(), %error,
+                        "the container engine's data cannot be reached from here; nobody checks how much room it has"
+                    );
+                });
+                Ok(None)
+            }
+        }
     }
 
     async fn ping(&self) -> Result<(), RunnerError> {

@@ -13,7 +13,10 @@ use crate::labels;
 
 /// What an engine writes down for a container that it finds dead when it starts, its process and
 /// its supervisor gone, with the time at which it found out as the end. Newer and older engines do
-/// so alike; programs hardly ever exit with it.
+/// so alike, and nothing else in their records tells such an end from a program's own exit with
+/// 255. Taking both for lost errs harmlessly: either way the job has failed, what it left decides
+/// about delivery, and only the reason that is told differs. The other way round, an end that
+/// nobody saw would pass for one that was.
 const UNKNOWN_EXIT: i32 = 255;
 
 /// A container as the engine describes it.
@@ -21,6 +24,8 @@ const UNKNOWN_EXIT: i32 = 255;
 pub(crate) struct Seen {
     /// The engine's id of it: it stays the same when names change hands.
     pub(crate) id: String,
+    /// The image it was asked for, by name.
+    pub(crate) image: String,
     /// The id of the image it was made from.
     pub(crate) image_id: String,
     /// Its labels.
@@ -61,13 +66,12 @@ pub(crate) async fn look_for_ours(
 }
 
 fn read(container: ContainerInspectResponse) -> Seen {
+    let config = container.config.unwrap_or_default();
     Seen {
         id: container.id.unwrap_or_default(),
+        image: config.image.unwrap_or_default(),
         image_id: container.image.unwrap_or_default(),
-        labels: container
-            .config
-            .and_then(|config| config.labels)
-            .unwrap_or_default(),
+        labels: config.labels.unwrap_or_default(),
         ran_at: container.state.as_ref().and_then(started),
         sighting: container.state.as_ref().map_or(Sighting::Created, sighting),
     }

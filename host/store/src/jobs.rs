@@ -31,9 +31,14 @@ pub(crate) fn accept(db: &Connection, new: &NewJob) -> Result<Accepted, Failure>
             return Ok(Accepted::Known(known));
         }
     }
-    if let Some(slots) = new.slots
-        && slots_taken(db)? >= i64::from(slots)
-    {
+    let free = match new.slots {
+        slots if !slots.count_only() => slots.admit(job, &active(db)?),
+        slots => match slots.total {
+            Some(total) => slots_taken(db)? < i64::from(total),
+            None => true,
+        },
+    };
+    if !free {
         return Ok(Accepted::Full);
     }
     insert(db, job)?;
@@ -41,6 +46,11 @@ pub(crate) fn accept(db: &Connection, new: &NewJob) -> Result<Accepted, Failure>
     save_attempts_and_decisions(db, db.last_insert_rowid(), job, &new.decisions)?;
     keys::follow(db, job)?;
     Ok(Accepted::New)
+}
+
+/// The jobs that hold a slot.
+fn active(db: &Connection) -> Result<Vec<Job>, Failure> {
+    in_states(db, |state| state.holds_slot())
 }
 
 fn slots_taken(db: &Connection) -> Result<i64, Failure> {
@@ -293,11 +303,12 @@ pub(crate) fn page(db: &Connection, query: &JobQuery) -> Result<Vec<Job>, Failur
 
 /// Every job but the removed, in the order of acceptance.
 pub(crate) fn unfinished(db: &Connection) -> Result<Vec<Job>, Failure> {
+    in_states(db, |state| state != Lifecycle::Removed)
+}
+
+fn in_states(db: &Connection, wanted: impl Fn(Lifecycle) -> bool) -> Result<Vec<Job>, Failure> {
     let mut seqs = Vec::new();
-    for state in Lifecycle::ALL
-        .into_iter()
-        .filter(|state| *state != Lifecycle::Removed)
-    {
+    for state in Lifecycle::ALL.into_iter().filter(|state| wanted(*state)) {
         let mut statement = db.prepare_cached("SELECT seq FROM jobs WHERE state = ?1")?;
         for seq in statement.query_map([state.as_str()], |row| row.get::<_, i64>(0))? {
             seqs.push(seq?);

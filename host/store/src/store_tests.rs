@@ -90,7 +90,7 @@ fn fifty_submissions_at_once_get_two_slots() {
             tokio::spawn(async move {
                 store
                     .accept(NewJob {
-                        slots: Some(2),
+                        slots: engine::Slots::of(2),
                         ..new(job(n), &[])
                     })
                     .await
@@ -127,7 +127,7 @@ async fn a_slot_is_free_again_when_its_job_has_ended() {
     let store = place.open();
     let submit = |n| {
         store.accept(NewJob {
-            slots: Some(1),
+            slots: engine::Slots::of(1),
             ..new(job(n), &[])
         })
     };
@@ -198,7 +198,7 @@ async fn a_known_job_is_told_even_when_all_slots_are_taken() {
     let store = place.open();
     let submit = |n| {
         store.accept(NewJob {
-            slots: Some(1),
+            slots: engine::Slots::of(1),
             ..new(job(n), &["work"])
         })
     };

@@ -97,7 +97,7 @@ pub(crate) fn new(job: Job, keys: &[&str]) -> NewJob {
         decisions: Vec::new(),
         keys: keys.iter().map(|text| key(text)).collect(),
         body_sha256: "body".to_owned(),
-        slots: None,
+        slots: engine::Slots::default(),
     }
 }
 

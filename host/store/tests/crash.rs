@@ -60,7 +60,7 @@ async fn write_until_killed() {
                         decisions: Vec::new(),
                         keys: Vec::new(),
                         body_sha256: String::new(),
-                        slots: None,
+                        slots: engine::Slots::default(),
                     };
                     let id = new.job.id.clone();
                     assert_eq!(store.accept(new).await.unwrap(), Accepted::New);

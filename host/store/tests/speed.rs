@@ -61,7 +61,7 @@ fn new(job: Job) -> NewJob {
         decisions: Vec::new(),
         keys: vec![key],
         body_sha256: "0".repeat(64),
-        slots: None,
+        slots: engine::Slots::default(),
     }
 }
 

@@ -3,14 +3,21 @@
 use std::time::Duration;
 
 use domain::InstanceId;
+use engine::Slots;
 
 use super::document::{Section, UnknownKeys};
-use super::values::{boolean, duration, duration_from, number32, retention, text, word};
+use super::values::{boolean, bytes, duration, duration_from, number32, retention, text, word};
 
 /// What the configuration says about jobs.
 #[derive(Debug)]
 pub(crate) struct Jobs {
     pub(crate) max_concurrent_jobs: u32,
+    pub(crate) max_concurrent_recordings: Option<u32>,
+    pub(crate) max_concurrent_transcriptions: Option<u32>,
+    /// Whether a recording is accepted only with room for its call's transcription.
+    pub(crate) reserve_for_transcription: bool,
+    /// A job is refused when the container engine has fewer bytes of disk free; 0 asks for none.
+    pub(crate) min_free_bytes: u64,
     /// How long failed jobs are kept; `None` is for ever.
     pub(crate) failed_jobs_retention: Option<Duration>,
     pub(crate) image_registry: String,
@@ -26,6 +33,18 @@ pub(crate) struct Jobs {
     pub(crate) instance: Option<InstanceId>,
 }
 
+impl Jobs {
+    /// How many jobs may be active.
+    pub(crate) fn slots(&self) -> Slots {
+        Slots {
+            total: Some(self.max_concurrent_jobs),
+            recordings: self.max_concurrent_recordings,
+            transcriptions: self.max_concurrent_transcriptions,
+            reserve_for_transcription: self.reserve_for_transcription,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ApiType {
     Docker,
@@ -37,6 +56,8 @@ enum ApiType {
 const LONGEST_START: Duration = Duration::from_secs(100);
 /// No start is begun in the last ten seconds of the time to start.
 const SHORTEST_START: Duration = Duration::from_secs(11);
+/// Room for a long call's recording and the image of its transcription.
+const MIN_FREE_BYTES: u64 = 5 << 30;
 /// With less a pull would have stalled before it began.
 const SHORTEST_STALL: Duration = Duration::from_secs(1);
 
@@ -58,6 +79,12 @@ pub(super) fn read(root: &Section<'_>) -> Jobs {
                 number32(1),
             )
             .unwrap_or(2),
+        max_concurrent_recordings: jobs.get("max_concurrent_recordings", number32(1)),
+        max_concurrent_transcriptions: jobs.get("max_concurrent_transcriptions", number32(1)),
+        reserve_for_transcription: jobs
+            .get("reserve_for_transcription", boolean)
+            .unwrap_or(false),
+        min_free_bytes: jobs.get("min_free_disk", bytes).unwrap_or(MIN_FREE_BYTES),
         failed_jobs_retention: jobs
             .get_over(
                 "failed_jobs_retention_time",
@@ -93,6 +120,13 @@ pub(super) fn read(root: &Section<'_>) -> Jobs {
                 .map_err(|_| format!("expected 1 to 32 characters of [a-z0-9-], found {text:?}"))
         }),
     };
+    if config.reserve_for_transcription && config.max_concurrent_jobs < 2 {
+        let key = jobs.key("reserve_for_transcription");
+        let place = jobs.reader().place(&key);
+        let message =
+            "a recording and its transcription need jobs.max_concurrent_jobs of at least 2";
+        jobs.reader().problem(place, &key, message);
+    }
     jobs.finish();
     config
 }

@@ -84,6 +84,11 @@ impl Config {
                 i64::from(jobs.max_concurrent_jobs).into(),
             ),
             ("failed_jobs_retention_time", text(&kept)),
+            (
+                "reserve_for_transcription",
+                jobs.reserve_for_transcription.into(),
+            ),
+            ("min_free_disk", size(jobs.min_free_bytes)),
             ("image_registry", text(&jobs.image_registry)),
             ("start_timeout", duration(jobs.start_timeout)),
             ("pull_stall_timeout", duration(jobs.pull_stall_timeout)),
@@ -93,6 +98,17 @@ impl Config {
                 table([("output_logs", jobs.output_logs.into())]).into(),
             ),
         ]);
+        for (key, limit) in [
+            ("max_concurrent_recordings", jobs.max_concurrent_recordings),
+            (
+                "max_concurrent_transcriptions",
+                jobs.max_concurrent_transcriptions,
+            ),
+        ] {
+            if let Some(limit) = limit {
+                shown.insert(key.into(), i64::from(limit).into());
+            }
+        }
         if let Some(instance) = &jobs.instance {
             shown.insert("instance".into(), text(instance.as_str()));
         }

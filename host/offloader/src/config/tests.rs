@@ -78,6 +78,34 @@ enable_color = true
 "#;
 
 #[test]
+fn slots_and_room_are_read() {
+    let jobs = load_with("", &[]).unwrap().config.jobs;
+    assert_eq!(jobs.slots(), engine::Slots::of(2));
+    assert_eq!(jobs.min_free_bytes, 5 << 30);
+    let text = "[jobs]\nmax_concurrent_jobs = 6\nmax_concurrent_recordings = 2\n\
+                max_concurrent_transcriptions = 3\nreserve_for_transcription = true\nmin_free_disk = 0\n";
+    let config = load_with(text, &[]).unwrap().config;
+    let slots = engine::Slots {
+        total: Some(6),
+        recordings: Some(2),
+        transcriptions: Some(3),
+        reserve_for_transcription: true,
+    };
+    assert_eq!(
+        (config.jobs.slots(), config.jobs.min_free_bytes),
+        (slots, 0)
+    );
+    let shown = config.show();
+    for line in text
+        .lines()
+        .skip(1)
+        .filter(|line| !line.contains("min_free_disk"))
+    {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+}
+
+#[test]
 fn a_standard_configuration_means_what_it_says() {
     let loaded = load_with(STANDARD, &[]).unwrap();
     assert_eq!(loaded.warnings, []);
@@ -289,6 +317,10 @@ fn each_mistake_is_told_with_its_line_and_what_was_expected() {
         (
             "[jobs]\nmax_concurrent_jobs = 0",
             "c.toml:2: jobs.max_concurrent_jobs: expected a whole number of at least 1",
+        ),
+        (
+            "[jobs]\nmax_concurrent_jobs = 1\nreserve_for_transcription = true",
+            "c.toml:3: jobs.reserve_for_transcription: a recording and its transcription need jobs.max_concurrent_jobs of at least 2",
         ),
         (
             "jobs.max_concurrent_jobs = -1",

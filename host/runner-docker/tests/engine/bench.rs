@@ -15,7 +15,7 @@ use bollard::query_parameters::{
     RemoveContainerOptions, RemoveImageOptions, RemoveVolumeOptions,
 };
 use bollard::{Docker, body_full};
-use domain::{ImageId, ImageRef, InstanceId, JobId, JobKind, Secret};
+use domain::{ClientId, ImageId, ImageRef, InstanceId, JobId, JobKind, Secret, Timestamp};
 use engine::{LogStream, LogsUntil, Runner, Sighting, StartTicket};
 use futures_util::{FutureExt, TryStreamExt};
 use gate::{Gate, Grants, ImagePermit, JobGrants, LaunchPermit, LaunchPlan, Origin};
@@ -23,6 +23,10 @@ use offloader_runner_docker::{DockerConfig, DockerRunner};
 
 /// Registry of images that only exist in the engine.
 pub(crate) const LOCAL: &str = "offloader-test";
+
+/// When the jobs of all permits were submitted, and how long they may run.
+pub(crate) const SUBMITTED_UNIX_MS: i64 = 1_700_000_000_000;
+pub(crate) const MAX_DURATION: Duration = Duration::from_secs(600);
 
 /// One test's world. Its instance id is its own, so tests run side by side.
 pub(crate) struct Bench {
@@ -175,6 +179,9 @@ impl Bench {
             job: JobId::from_random([job; JobId::LEN]),
             attempt: 1,
             kind: JobKind::Recording,
+            client: ClientId::new("site").unwrap(),
+            submitted_at: Timestamp::from_millis(SUBMITTED_UNIX_MS),
+            max_duration: MAX_DURATION,
             image: (image.clone(), Origin::Client),
             image_id: image_id.clone(),
             site_url: None,

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bollard::query_parameters::RemoveContainerOptions;
+use domain::{JobKind, Timestamp};
 use engine::{LogsUntil, Runner, Sighting};
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::time::timeout;
 
-use crate::bench::{always, with_engine};
+use crate::bench::{MAX_DURATION, SUBMITTED_UNIX_MS, always, with_engine};
 
 #[tokio::test]
 async fn it_runs_ends_on_sigterm_and_is_removed() {
@@ -40,6 +41,62 @@ async fn it_runs_ends_on_sigterm_and_is_removed() {
         assert!(bench.nothing_left(&permit).await);
         assert_eq!(bench.runner.inspect(name).await.unwrap(), Sighting::Absent);
         assert_eq!(bench.runner.list().await.unwrap(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_container_tells_enough_of_its_job_to_be_looked_after_without_its_record() {
+    with_engine(async |bench| {
+        let image = bench.image(&["hold=0"]).await;
+        let permit = bench.permit(1, &image);
+        assert_eq!(bench.runner.describe(permit.name()).await.unwrap(), None);
+        let launched = bench.runner.launch(&permit, &always()).await.unwrap();
+        let described = bench.runner.describe(permit.name()).await.unwrap().unwrap();
+        assert_eq!(described.kind, JobKind::Recording);
+        assert_eq!(described.client.as_str(), "site");
+        assert_eq!(
+            described.submitted_at,
+            Timestamp::from_millis(SUBMITTED_UNIX_MS)
+        );
+        assert_eq!(described.max_duration, MAX_DURATION);
+        assert_eq!((described.image, described.image_id), image);
+        assert_eq!(described.ran_at, Some(launched.at));
+
+        let another = bench.permit(2, &image);
+        let mut labels = another.labels().clone();
+        labels.remove("io.offloader.max-duration-ms");
+        bench
+            .create_by_hand(&another, labels, Default::default())
+            .await;
+        assert_eq!(bench.runner.describe(another.name()).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_room_of_an_engine_on_this_machine_is_known() {
+    with_engine(async |bench| {
+        assert_eq!(
+            bench.runner.free_bytes().await.unwrap(),
+            None,
+            "nobody asks"
+        );
+        let root = bench.docker.info().await.unwrap().docker_root_dir.unwrap();
+        let here = bench.runner_with(|config| {
+            config.free_bytes = Some(|path| Ok(path.as_os_str().len() as u64));
+        });
+        let free = here.free_bytes().await.unwrap();
+        assert_eq!(free, Some(root.len() as u64), "asked about {root}");
+        let elsewhere = bench.runner_with(|config| {
+            config.free_bytes = Some(|_| Err(std::io::ErrorKind::NotFound.into()));
+        });
+        assert_eq!(elsewhere.free_bytes().await.unwrap(), None);
+        let remote = bench.runner_with(|config| {
+            config.host = Some("tcp://127.0.0.1:9".to_owned());
+            config.free_bytes = Some(|_| Ok(1));
+        });
+        assert_eq!(remote.free_bytes().await.unwrap(), None);
     })
     .await;
 }
