@@ -138,7 +138,7 @@ pub(crate) async fn start(config: Config, file: (PathBuf, bool)) -> anyhow::Resu
         slots: if config.modes.dev {
             engine::Slots::default()
         } else {
-            config.jobs.slots
+            config.jobs.slots()
         },
         min_free_bytes: config.jobs.min_free_bytes,
         start_timeout: config.jobs.start_timeout,
