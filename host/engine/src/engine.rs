@@ -15,8 +15,8 @@ use crate::job_loop::JobLoop;
 use crate::live::{Command, LiveJobs};
 use crate::sweep::sweep_now_and_then;
 use crate::{
-    Clock, DeleteError, JobQuery, JobView, LogStream, LogsUntil, Policies, PrefetchError, Runner,
-    RunnerError, Slots, StopError, Store, StoreError, facts,
+    Clock, DeleteError, FaultPoint, JobQuery, JobView, LogStream, LogsUntil, Policies,
+    PrefetchError, Runner, RunnerError, Slots, StopError, Store, StoreError, facts,
 };
 
 /// How long a deleted job's key is remembered after the job ended, as the job API promises.
@@ -97,6 +97,7 @@ impl Engine {
             runner_trouble: RwLock::new(None),
         });
         for job in unfinished {
+            FaultPoint::Recovery.reach();
             info!(job = %job.id, state = job.state.lifecycle().as_str(), "taking up");
             let decisions = shared.ports.store.decisions(&job.id).await?;
             let view = Arc::new(JobView {
@@ -105,6 +106,7 @@ impl Engine {
             });
             JobLoop::recovered(&shared, view).spawn();
         }
+        FaultPoint::Recovery.reach();
         shared.tasks.spawn(watch_runner(Arc::clone(&shared)));
         shared.tasks.spawn(prune_history(Arc::clone(&shared)));
         shared.tasks.spawn(sweep_now_and_then(Arc::clone(&shared)));

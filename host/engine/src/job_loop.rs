@@ -12,7 +12,7 @@ use crate::answer::{Answer, NotStarted, Waiter};
 use crate::engine::Shared;
 use crate::live::{Command, Live};
 use crate::submit::AllInputs;
-use crate::{DeleteError, JobView, StopError};
+use crate::{DeleteError, FaultPoint, JobView, StopError};
 
 /// The pause before something that failed is tried again: grows from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -186,6 +186,11 @@ impl JobLoop {
             State::Starting | State::Running { .. } if fresh => Some(self.job.start_by),
             _ => None,
         };
+        match next.state {
+            State::Running { .. } => FaultPoint::RunningUnsaved.reach(),
+            State::Ended(_) => FaultPoint::EndUnsaved.reach(),
+            _ => {}
+        }
         let mut pause = BACKOFF.0;
         loop {
             let commit = self

@@ -6,6 +6,7 @@
 mod answer;
 mod engine;
 mod facts;
+mod fault;
 mod job_loop;
 mod life;
 mod live;
@@ -18,6 +19,7 @@ mod submit;
 mod sweep;
 
 pub use engine::{Engine, EngineConfig, Health, Ports};
+pub use fault::FaultPoint;
 pub use live::JobView;
 pub use policy_control::*;
 pub use ports::*;

@@ -15,7 +15,8 @@ use crate::answer::Waiter;
 use crate::engine::{Denied, Shared};
 use crate::job_loop::{JobLoop, Launchable};
 use crate::{
-    Accepted, Engine, JobKey, JobView, KeyedJob, NewJob, StoreError, Submission, SubmitError, facts,
+    Accepted, Engine, FaultPoint, JobKey, JobView, KeyedJob, NewJob, StoreError, Submission,
+    SubmitError, facts,
 };
 
 /// How long after the time to start an answer may come, while a start under way is resolved.
@@ -179,10 +180,12 @@ async fn begin(
     if shared.ending.is_cancelled() {
         return Ok(Begun::Ending);
     }
+    FaultPoint::BeforeIntent.reach();
     Ok(match shared.ports.store.accept(new).await? {
         Accepted::Full => Begun::Full,
         Accepted::Known(known) => Begun::Known(known, launchable),
         Accepted::New => {
+            FaultPoint::AfterIntent.reach();
             let (job_loop, waiter) = JobLoop::fresh(&shared, view, *launchable);
             if shared.ending.is_cancelled() {
                 job_loop.answer.desert();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bollard::query_parameters::{RemoveContainerOptions, RemoveVolumeOptions};
+use engine::FaultPoint;
 use gate::ContainerName;
 use tokio::time::{Instant, sleep};
 
@@ -56,6 +57,7 @@ async fn remove_once(
             })
             .await;
         gone(removed)?;
+        FaultPoint::BetweenRemovals.reach();
     }
     remove_volume(client, name, deadline).await
 }

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::job_loop::{Event, FIRST_PAUSE, JobLoop, longer, sleep_until};
 use crate::live::Command;
-use crate::{LaunchError, PrepareError, Sighting, StartTicket, facts};
+use crate::{FaultPoint, LaunchError, PrepareError, Sighting, StartTicket, facts};
 
 impl JobLoop {
     /// Makes the image present.
@@ -124,7 +124,11 @@ impl JobLoop {
         let ticket = self.ticket(start_by);
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match self.shared.ports.runner.launch(&permit, &ticket).await {
+            let launched = self.shared.ports.runner.launch(&permit, &ticket).await;
+            if launched.is_ok() {
+                FaultPoint::AfterStart.reach();
+            }
+            let error = match launched {
                 Ok(launched) if start_by.is_none() || self.answer.accept() => {
                     return Event::Known(Fact::Launched { at: launched.at });
                 }
@@ -195,14 +199,20 @@ impl JobLoop {
 
     fn ticket(&self, start_by: Option<Timestamp>) -> StartTicket {
         let Some(start_by) = start_by else {
-            return StartTicket::new(|| true);
+            return StartTicket::new(|| {
+                FaultPoint::AfterCreate.reach();
+                true
+            });
         };
         let last = start_by.minus(domain::LAST_START);
         let (answer, clock) = (
             Arc::clone(&self.answer),
             Arc::clone(&self.shared.ports.clock),
         );
-        StartTicket::new(move || clock.now() < last && answer.admit())
+        StartTicket::new(move || {
+            FaultPoint::AfterCreate.reach();
+            clock.now() < last && answer.admit()
+        })
     }
 
     async fn find_after_restart(&mut self) -> Event {
