@@ -110,6 +110,24 @@ acts! {
     /// Reads every fact about its job.
     ReadFacts "read-facts",
 
+    // In directories: `/shown` to read, `/kept` to write
+    /// Reads a file.
+    ReadShown "read-shown",
+    /// Tries every way out of it that there is.
+    LeaveShown "leave-shown",
+    /// Tries every way to change what is in it.
+    ChangeShown "change-shown",
+    /// Changes what is in it where it may.
+    ChangeKept "change-kept",
+    /// Opens a pipe that nobody writes to.
+    OpenPipe "open-pipe",
+    /// Opens files for ever and closes none.
+    HoardFiles "hoard-files",
+    /// Reads the same file for ever.
+    ReadForEver "read-for-ever",
+    /// Lengthens a file for ever.
+    WriteForEver "write-for-ever",
+
     // Leaving something behind
     /// Counts its calls in a static and on the heap.
     Remember "remember",

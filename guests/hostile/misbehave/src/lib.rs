@@ -17,6 +17,7 @@ use offloader_policy_sdk::settings::{Problem, Settings};
 use offloader_policy_sdk::{Job, SettingsCheck};
 
 mod acts;
+mod dirs;
 mod memory;
 mod world;
 
@@ -105,6 +106,14 @@ fn perform(act: Act, job: &Job) -> String {
         Act::ProbeEntropy => world::probe_entropy(),
         Act::StartThread => world::start_thread(),
         Act::ReadFacts => read_facts(job),
+        Act::ReadShown => dirs::read_shown(),
+        Act::LeaveShown => dirs::leave_shown(),
+        Act::ChangeShown => dirs::change("/shown", "note"),
+        Act::ChangeKept => dirs::change("/kept", "note"),
+        Act::OpenPipe => dirs::open_pipe(),
+        Act::HoardFiles => dirs::hoard_files(),
+        Act::ReadForEver => dirs::read_for_ever(),
+        Act::WriteForEver => dirs::write_for_ever(),
         Act::Remember => memory::remember(),
         Act::LeaveSecret => {
             memory::leave_secret();

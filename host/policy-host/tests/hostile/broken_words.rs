@@ -3,13 +3,15 @@
 
 use std::fmt::Write as _;
 
+use domain::Decision;
 use domain::DecisionOutcome::{
     self, HostCalls, Memory, OutputMalformed, OutputTooLarge, Stack, Table, Timeout, Trap,
 };
 
 use crate::component;
 
-/// A retry policy that is loaded and fails when it is asked.
+/// A retry policy that is loaded, passes on the jobs that it is tried with, and fails when it is asked
+/// about the job of these tests.
 pub(crate) struct Failing {
     pub(crate) name: &'static str,
     pub(crate) outcome: DecisionOutcome,
@@ -21,6 +23,23 @@ pub(crate) struct Failing {
     /// What it does when the host asks it for memory.
     realloc: &'static str,
 }
+
+/// Waits for the same thing as often at once as the host lets it, again and again: what takes longest
+/// of all that the host does in one go.
+pub(crate) const POLL_MUCH: &str = "
+    (local $wait i32) (local $count i32)
+    (drop (memory.grow (i32.const 200)))
+    (local.set $wait (call $wait (i64.const 1)))
+    (loop $fill
+        (i32.store
+            (i32.add (i32.const 65536) (i32.shl (local.get $count) (i32.const 2)))
+            (local.get $wait))
+        (local.set $count (i32.add (local.get $count) (i32.const 1)))
+        (br_if $fill (i32.lt_u (local.get $count) (i32.const 99000))))
+    (loop $again
+        (call $poll (i32.const 65536) (local.get $count) (i32.const 128))
+        (br $again))
+    unreachable";
 
 /// Every policy that fails when it is asked.
 pub(crate) fn failing() -> Vec<Failing> {
@@ -203,6 +222,16 @@ pub(crate) fn failing() -> Vec<Failing> {
             "(call $poll (i32.const 63) (i32.const 1) (i32.const 128)) unreachable",
         ),
         realloc(
+            "(i32.const 5242880)",
+            failing(
+                "one wait as often as it may be named",
+                Timeout,
+                "took longer than 50 ms",
+                "",
+                POLL_MUCH,
+            ),
+        ),
+        realloc(
             "(loop (br 0)) unreachable",
             failing(
                 "a loop inside a call of the host",
@@ -235,6 +264,27 @@ pub(crate) fn failing() -> Vec<Failing> {
     ]
 }
 
+/// The decisions that did not end as they must.
+pub(crate) fn wrong(failing: &[Failing], decisions: &[Decision]) -> Vec<String> {
+    let ended = |(policy, decision): &(&Failing, &Decision)| {
+        let told = decision.reason.as_deref().unwrap_or_default();
+        decision.outcome == policy.outcome && told.starts_with(policy.reason)
+    };
+    failing
+        .iter()
+        .zip(decisions)
+        .filter(|pair| !ended(pair))
+        .map(
+            |(
+                Failing { name, .. },
+                Decision {
+                    outcome, reason, ..
+                },
+            )| { format!("{name}: {outcome:?} {reason:?}") },
+        )
+        .collect()
+}
+
 /// A verdict at 64: give up, with the reason that is there.
 fn because(pointer: u32, length: u32) -> String {
     let mut data = String::new();
@@ -258,7 +308,9 @@ impl Failing {
             r#"
   (import "offloader:policy/types@0.1.0" (instance $types
     (export "job" (type $job (sub resource)))
-    (export "[method]job.id" (func (param "self" (borrow $job)) (result string)))))
+    (export "[method]job.id" (func (param "self" (borrow $job)) (result string)))
+    (export "[method]job.time-left-to-start"
+      (func (param "self" (borrow $job)) (result u64)))))
   (alias export $types "job" (type $job))
   (import "wasi:io/poll@0.2.6" (instance $io
     (export "pollable" (type $pollable (sub resource)))
@@ -275,6 +327,7 @@ impl Failing {
   (core func $id (canon lower (func $types "[method]job.id")
     (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
   (core func $drop (canon resource.drop $job))
+  (core func $left (canon lower (func $types "[method]job.time-left-to-start")))
   (core func $poll (canon lower (func $io "poll")
     (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
   (core func $wait (canon lower (func $clock "subscribe-duration")))
@@ -282,14 +335,19 @@ impl Failing {
   (core module $main
     (import "host" "id" (func $id (param i32 i32)))
     (import "host" "drop" (func $drop (param i32)))
+    (import "host" "left" (func $left (param i32) (result i64)))
     (import "host" "poll" (func $poll (param i32 i32 i32)))
     (import "host" "wait" (func $wait (param i64) (result i32)))
     (import "libc" "memory" (memory 1))
     {fields}
-    (func (export "decide-retry") (param $job i32) (result i32) {body}))
+    (func (export "decide-retry") (param $job i32) (result i32)
+      (if (i64.ne (call $left (local.get $job)) (i64.const 89000))
+        (then (call $drop (local.get $job)) (return (i32.const 0))))
+      (call $fail (local.get $job)))
+    (func $fail (param $job i32) (result i32) {body}))
   (core instance $main (instantiate $main
     (with "host" (instance
-      (export "id" (func $id)) (export "drop" (func $drop))
+      (export "id" (func $id)) (export "drop" (func $drop)) (export "left" (func $left))
       (export "poll" (func $poll)) (export "wait" (func $wait))))
     (with "libc" (instance $libc))))
 

@@ -6,6 +6,8 @@
 
 mod broken_files;
 mod broken_words;
+mod granted;
+mod overshoot;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -23,7 +25,7 @@ const HASTY: Duration = Duration::from_millis(200);
 /// How long after its limit a decision has ended, on a machine that is busy with other things.
 const BUSY: Duration = Duration::from_millis(500);
 
-/// How each act ends: the outcome, and the reason or `ANY`. An act that is not here does not compile.
+/// How each act ends without grants: the outcome, and the reason or `ANY`. An act that is not here does not compile.
 fn end_of(act: Act) -> (DecisionOutcome, &'static str) {
     use DecisionOutcome::{
         Answered, Exit, HostCalls, Memory, OutputMalformed, OutputTooLarge, Timeout, Trap,
@@ -63,7 +65,14 @@ fn end_of(act: Act) -> (DecisionOutcome, &'static str) {
         Act::Chatter => (Answered, "said a lot"),
         Act::ReadAbsolute | Act::ReadUpwards | Act::WriteFile | Act::FollowLink => (Answered, "no"),
         Act::ListDirectory => (Answered, "no no"),
-        Act::ReadEnvironment => (Answered, "0 0"),
+        Act::ReadEnvironment => (Answered, "[] 0"),
+        Act::ReadShown | Act::OpenPipe | Act::ReadForEver | Act::WriteForEver => (Answered, "no"),
+        Act::LeaveShown => (
+            Answered,
+            "no no no no no no no no no no no no no no no no no",
+        ),
+        Act::ChangeShown | Act::ChangeKept => (Answered, "no no no no no no no no no no no"),
+        Act::HoardFiles => (Answered, ANY),
         Act::ReadStdin => (Answered, "\"\""),
         Act::ProbeClocks => (Answered, "2000 0"),
         Act::ProbeEntropy => (Answered, ANY),
@@ -112,8 +121,12 @@ fn beside_a_good_one(policies: &Policies, time: Duration) -> PolicyHost {
 }
 
 /// What is wrong with how an act ended, after some time.
-fn judge(host: &PolicyHost, facts: &JobFacts, act: Act) -> Option<String> {
-    let (outcome, reason) = end_of(act);
+fn judge(
+    host: &PolicyHost,
+    facts: &JobFacts,
+    act: Act,
+    (outcome, reason): (DecisionOutcome, &str),
+) -> Option<String> {
     let begin = Instant::now();
     let ruling = host.decide_retry(facts);
     let elapsed = begin.elapsed();
@@ -153,7 +166,7 @@ fn every_act_ends_as_it_must_and_nobody_else_notices() {
                     DecisionOutcome::Timeout => &hasty,
                     _ => &patient,
                 };
-                judge(host, &acting(*act), *act)
+                judge(host, &acting(*act), *act, end_of(*act))
             })
             .collect();
         stop.store(true, Relaxed);
@@ -239,12 +252,15 @@ fn limits_are_what_the_configuration_says() {
 #[test]
 fn the_texts_of_an_answer_are_counted_together() {
     let policies = Policies::new(&[IMAGE_MAP]);
-    let forbidden = format!(r#"{{"calls-recorder:v0.8.13": "{}"}}"#, "x".repeat(970));
+    let forbidden = format!(r#"{{"calls-recorder:v9.9.9": "{}"}}"#, "x".repeat(970));
+    let mut facts = facts();
+    facts.image_asked = "mattermost/calls-recorder:v9.9.9".to_owned();
+    facts.image_chosen.clone_from(&facts.image_asked);
     let mut config = configured("images", IMAGE_MAP, &[("forbidden", &forbidden)]);
     let decision = |config: &PolicyConfig| {
         let host = policies.load(vec![config.clone()]).unwrap();
         let decision = host
-            .decide_image(&facts(), Purpose::Start)
+            .decide_image(&facts, Purpose::Start)
             .decisions
             .remove(0);
         (decision.outcome, decision.reason.unwrap())
@@ -328,21 +344,10 @@ fn broken_words_end_the_decision_that_they_are_given_in() {
     configs.push(configured("good", RETRY_BACKOFF, &[]));
     let host = policies.load(configs).unwrap();
     let ruling = host.decide_retry(&acting(Act::Remember));
-    let wrong: Vec<_> = failing
-        .iter()
-        .zip(&ruling.decisions)
-        .filter(|(policy, decision)| {
-            let told = decision.reason.as_deref().unwrap_or_default();
-            decision.outcome != policy.outcome || !told.starts_with(policy.reason)
-        })
-        .map(|(policy, decision)| {
-            format!(
-                "{}: {:?} {:?}",
-                policy.name, decision.outcome, decision.reason
-            )
-        })
-        .collect();
-    assert_eq!(wrong, [] as [&str; 0]);
+    assert_eq!(
+        broken_words::wrong(&failing, &ruling.decisions),
+        [] as [&str; 0]
+    );
     // All of them were asked, and the one after them decided.
     assert_eq!(ruling.decisions.len(), failing.len() + 1);
     assert_eq!(ruling.by.as_deref(), Some("good"));
