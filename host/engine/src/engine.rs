@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use crate::job_loop::JobLoop;
 use crate::live::{Command, LiveJobs};
+use crate::removed::RemovedJobs;
 use crate::sweep::sweep_now_and_then;
 use crate::{
     Clock, DeleteError, FaultPoint, JobQuery, JobView, LogStream, LogsUntil, Policies,
@@ -73,6 +74,7 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) ports: Ports,
     pub(crate) live: LiveJobs,
+    pub(crate) removed: RemovedJobs,
     pub(crate) tasks: TaskTracker,
     pub(crate) ending: CancellationToken,
     runner_trouble: RwLock<Option<String>>,
@@ -92,6 +94,7 @@ impl Engine {
             gate,
             ports,
             live: LiveJobs::default(),
+            removed: RemovedJobs::default(),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
             runner_trouble: RwLock::new(None),
@@ -247,7 +250,17 @@ impl Engine {
             None => Err(DeleteError::Unknown),
             Some(job) if job.state.lifecycle().holds_slot() => Err(DeleteError::Running),
             Some(job) if matches!(job.state, State::Removed { .. }) => {
-                Ok(self.shared.forget(&job).await?)
+                // Goes on when the client hangs up: whoever forgets a record sees to it that it is
+                // not shown any more.
+                let shared = Arc::clone(&self.shared);
+                let forgetting = self
+                    .shared
+                    .tasks
+                    .spawn(async move { shared.forget(&job).await });
+                match forgetting.await {
+                    Ok(forgotten) => Ok(forgotten?),
+                    Err(_) => Err(DeleteError::Engine("the service is ending".into())),
+                }
             }
             // Its containers and volumes are still there, and so must be its record.
             Some(_) => Err(DeleteError::Engine("the service is ending".into())),
@@ -292,14 +305,20 @@ impl Shared {
         if let Some(view) = self.live.view(id) {
             return Ok(Some(view));
         }
+        if let Some(view) = self.removed.get(id) {
+            return Ok(Some(view));
+        }
+        let mark = self.removed.mark();
         let Some(job) = self.ports.store.job(id).await? else {
             return Ok(None);
         };
         let decisions = self.ports.store.decisions(id).await?;
-        Ok(Some(Arc::new(JobView {
+        let view = Arc::new(JobView {
             job: Arc::new(job),
             decisions,
-        })))
+        });
+        self.removed.keep(mark, &view);
+        Ok(Some(view))
     }
 
     /// What a chain of policies chose, and who that was.
@@ -321,10 +340,14 @@ impl Shared {
 
     pub(crate) async fn forget(&self, job: &Job) -> Result<(), StoreError> {
         let ended = job.state.end().map_or_else(|| self.now(), |end| end.at);
-        self.ports
+        let forgotten = self
+            .ports
             .store
             .forget(&job.id, ended.plus(KEY_MEMORY))
-            .await
+            .await;
+        // Also after an error, of which it is not known what became of it.
+        self.removed.clear();
+        forgotten
     }
 
     pub(crate) fn runner_trouble(&self) -> Option<String> {
@@ -380,12 +403,13 @@ async fn prune_history(shared: Arc<Shared>) {
             () = shared.ending.cancelled() => return,
         }
         let now = shared.now();
-        match shared
+        let pruned = shared
             .ports
             .store
             .prune(now.minus(shared.config.history_retention), now)
-            .await
-        {
+            .await;
+        shared.removed.clear();
+        match pruned {
             Ok(0) => {}
             Ok(records) => info!(
                 records,

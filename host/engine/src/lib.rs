@@ -13,6 +13,7 @@ mod live;
 mod orphan;
 mod policy_control;
 mod ports;
+mod removed;
 mod slots;
 mod submission;
 mod submit;
