@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header::AUTHORIZATION;
@@ -21,7 +21,8 @@ impl FromRequestParts<Api> for Caller {
             .headers
             .get(AUTHORIZATION)
             .map(|value| value.as_bytes());
-        Ok(api.auth.caller(header, Unknown::MayRegister).await?)
+        let unknown = Unknown::MayRegister(Peer::of(parts).address());
+        Ok(api.auth.caller(header, unknown).await?)
     }
 }
 
@@ -33,6 +34,10 @@ impl Peer {
     fn of(parts: &Parts) -> Self {
         let info = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         Self(info.map(|ConnectInfo(address)| *address))
+    }
+
+    pub(crate) fn address(self) -> Option<IpAddr> {
+        self.0.map(|address| address.ip())
     }
 }
 

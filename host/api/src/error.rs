@@ -72,6 +72,14 @@ impl ApiError {
         )
     }
 
+    /// No such client is registered.
+    pub(crate) fn unknown_registration(client: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            format!("failed to get registration {client}: not found"),
+        )
+    }
+
     /// The job is there, its container is not.
     pub(crate) fn no_logs(id: &JobId) -> Self {
         Self::new(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -312,6 +313,17 @@ impl Clock for HandClock {
     }
 }
 
+/// Clients may register themselves without limit, and there is an administrator.
+pub(crate) fn auth() -> AuthSettings {
+    AuthSettings {
+        allow_self_registration: true,
+        self_registration_networks: Vec::new(),
+        self_registration_clients: None,
+        admin_secret: Some(Secret::new(ADMIN)),
+        session_lifetime: Duration::from_secs(3600),
+    }
+}
+
 /// The service.
 pub(crate) struct Service {
     router: Router,
@@ -382,6 +394,15 @@ impl Service {
     }
 
     pub(crate) async fn with(self_registration: bool, admin: Option<&str>, slots: u32) -> Self {
+        let auth = AuthSettings {
+            allow_self_registration: self_registration,
+            admin_secret: admin.map(Secret::new),
+            ..auth()
+        };
+        Self::with_auth(auth, slots).await
+    }
+
+    pub(crate) async fn with_auth(auth: AuthSettings, slots: u32) -> Self {
         let state = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(StoreConfig {
             path: state.path().join("offloader.db"),
@@ -413,11 +434,6 @@ impl Service {
         };
         let gate = Gate::new(Grants::standard("mattermost"), instance).unwrap();
         let engine = Engine::start(config, gate, ports).await.unwrap();
-        let auth = AuthSettings {
-            allow_self_registration: self_registration,
-            admin_secret: admin.map(Secret::new),
-            session_lifetime: Duration::from_secs(3600),
-        };
         let build = Build {
             version: "0.1.0",
             hash: "abc",
@@ -463,6 +479,16 @@ impl Service {
             request = request.header("authorization", auth);
         }
         self.answer(request.body(body.into()).unwrap()).await
+    }
+
+    /// GET from an address.
+    pub(crate) async fn get_from(&self, address: &str, path: &str, auth: &str) -> Answer {
+        let address: std::net::SocketAddr = address.parse().unwrap();
+        let request = Request::builder()
+            .uri(path)
+            .header("authorization", auth)
+            .extension(ConnectInfo(address));
+        self.answer(request.body(Body::empty()).unwrap()).await
     }
 
     pub(crate) async fn answer(&self, request: Request<Body>) -> Answer {

@@ -342,6 +342,26 @@ pub trait Registrations: Send + Sync + 'static {
     async fn registration(&self, client: &ClientId) -> Result<Option<Registration>, StoreError>;
     /// Ends a registration; false when there is none. Its jobs stay, owned by nobody who can ask.
     async fn unregister(&self, client: &ClientId) -> Result<bool, StoreError>;
+    /// How many clients are registered.
+    async fn registered(&self) -> Result<u64, StoreError>;
+    /// Registered clients, newest first: at most `limit` of those that were registered before
+    /// `before`.
+    async fn registrations(
+        &self,
+        before: Option<RegistrationId>,
+        limit: u32,
+    ) -> Result<Vec<RegisteredClient>, StoreError>;
+}
+
+/// A registered client as the administrator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredClient {
+    /// Which registration.
+    pub id: RegistrationId,
+    /// Its name.
+    pub client: ClientId,
+    /// When it was registered.
+    pub registered_at: Timestamp,
 }
 
 /// Whether a client was registered.

@@ -1,7 +1,7 @@
 //! Who may use the service.
 
 use domain::{ClientId, RegistrationId, Timestamp};
-use engine::{Registered, Registration};
+use engine::{Registered, RegisteredClient, Registration};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::failure::Failure;
@@ -45,4 +45,39 @@ pub(crate) fn unregister(db: &Connection, client: &ClientId) -> Result<bool, Fai
         .prepare_cached("DELETE FROM registrations WHERE client = ?1")?
         .execute([client.as_str()])?;
     Ok(removed > 0)
+}
+
+/// How many clients are registered.
+pub(crate) fn count(db: &Connection) -> Result<u64, Failure> {
+    let count: i64 = db
+        .prepare_cached("SELECT count(*) FROM registrations")?
+        .query_row([], |row| row.get(0))?;
+    Ok(count.unsigned_abs())
+}
+
+/// Registered clients, newest first.
+pub(crate) fn page(
+    db: &Connection,
+    before: Option<RegistrationId>,
+    limit: u32,
+) -> Result<Vec<RegisteredClient>, Failure> {
+    let mut statement = db.prepare_cached(
+        "SELECT id, client, registered_at FROM registrations WHERE id < ?1
+         ORDER BY id DESC LIMIT ?2",
+    )?;
+    let before = before.map_or(i64::MAX, |before| before.0);
+    let mut rows = statement.query((before, limit))?;
+    let mut page = Vec::new();
+    while let Some(row) = rows.next()? {
+        // The empty name is refused where names come in.
+        let Some(client) = ClientId::new(row.get::<_, String>(1)?) else {
+            continue;
+        };
+        page.push(RegisteredClient {
+            id: RegistrationId(row.get(0)?),
+            client,
+            registered_at: Timestamp::from_millis(row.get(2)?),
+        });
+    }
+    Ok(page)
 }

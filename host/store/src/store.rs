@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::{ClientId, Decision, Job, JobId, Timestamp};
+use domain::{ClientId, Decision, Job, JobId, RegistrationId, Timestamp};
 use engine::{
-    Accepted, JobKey, JobQuery, KeyedJob, NewJob, Registered, Registration, Registrations, Store,
-    StoreError,
+    Accepted, JobKey, JobQuery, KeyedJob, NewJob, Registered, RegisteredClient, Registration,
+    Registrations, Store, StoreError,
 };
 use rusqlite::Connection;
 
@@ -180,6 +180,21 @@ impl Registrations for SqliteStore {
         let client = client.clone();
         self.write("ending a registration", move |db| {
             registrations::unregister(db, &client)
+        })
+        .await
+    }
+
+    async fn registered(&self) -> Result<u64, StoreError> {
+        self.look_up("counting registrations", registrations::count)
+    }
+
+    async fn registrations(
+        &self,
+        before: Option<RegistrationId>,
+        limit: u32,
+    ) -> Result<Vec<RegisteredClient>, StoreError> {
+        self.list("listing registrations", move |db| {
+            registrations::page(db, before, limit)
         })
         .await
     }

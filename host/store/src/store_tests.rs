@@ -533,6 +533,37 @@ async fn each_registration_is_another_one() {
 }
 
 #[tokio::test]
+async fn registrations_are_counted_and_listed_newest_first() {
+    let place = Place::new();
+    let store = place.open();
+    let mut made = Vec::new();
+    for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let client = ClientId::new(name).unwrap();
+        let registered_at = at(number as i64);
+        let registered = store.register(&client, "h", registered_at).await.unwrap();
+        let Registered::New(id) = registered else {
+            panic!("it was unknown")
+        };
+        made.insert(
+            0,
+            RegisteredClient {
+                id,
+                client,
+                registered_at,
+            },
+        );
+    }
+    assert_eq!(store.registered().await.unwrap(), 3);
+    assert_eq!(store.registrations(None, 100).await.unwrap(), made);
+    let page = store.registrations(Some(made[0].id), 1).await.unwrap();
+    assert_eq!(page, made[1..2]);
+    assert!(store.unregister(&made[1].client).await.unwrap());
+    assert_eq!(store.registered().await.unwrap(), 2);
+    let rest = store.registrations(Some(made[0].id), 100).await.unwrap();
+    assert_eq!(rest, made[2..]);
+}
+
+#[tokio::test]
 async fn a_write_that_nobody_waits_for_any_more_is_whole() {
     let place = Place::new();
     let store = place.open();

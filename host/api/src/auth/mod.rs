@@ -11,11 +11,15 @@ mod sessions;
 mod trial;
 mod verified;
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{ClientId, RegistrationId, Secret};
-use engine::{Clock, Registered, Registrations, StoreError};
+use engine::{Clock, Registered, RegisteredClient, Registrations, StoreError};
+use ipnet::IpNet;
+use tokio::sync::Mutex;
 
 use hashing::{Busy, Lane};
 use header::Credentials;
@@ -35,6 +39,10 @@ const UNKNOWN_QUEUE: usize = 32;
 pub struct AuthSettings {
     /// Whether an unknown client is registered by its first call.
     pub allow_self_registration: bool,
+    /// Where such a call has to come from; empty is anywhere.
+    pub self_registration_networks: Vec<IpNet>,
+    /// No client is registered so while there are that many; `None` is no limit.
+    pub self_registration_clients: Option<NonZeroU32>,
     /// The administrator's secret, where there is to be one.
     pub admin_secret: Option<Secret>,
     /// How long a session of `/login` lives.
@@ -62,8 +70,8 @@ pub(crate) struct Client {
 /// What a call by an unknown client means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unknown {
-    /// It registers the client, where the settings allow that.
-    MayRegister,
+    /// It registers the client, where the settings allow that for a call from this address.
+    MayRegister(Option<IpAddr>),
     /// It is refused.
     Refuse,
 }
@@ -142,6 +150,9 @@ pub(crate) enum RegisterError {
     /// It is registered already.
     #[error("registration failed: already registered")]
     Known,
+    /// There are as many clients as may register themselves.
+    #[error("registration failed: too many clients are registered")]
+    Full,
     /// The key could not be hashed or kept.
     #[error(transparent)]
     Unchecked(#[from] Unchecked),
@@ -157,6 +168,26 @@ pub(crate) struct Auth {
     sessions: Sessions,
     trials: Trials,
     unknown_lane: Lane,
+    /// Held while a client registers itself, from the count of the others on.
+    registering: Mutex<()>,
+}
+
+/// Who registers a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// It does so itself.
+    Itself,
+    /// The administrator, or a client that is registered.
+    Another,
+}
+
+/// What came of registering a client.
+enum Added {
+    New(Arc<Client>),
+    /// It is registered already.
+    Known,
+    /// There are as many clients as may register themselves.
+    Full,
 }
 
 impl Auth {
@@ -182,12 +213,54 @@ impl Auth {
             sessions,
             trials: Trials::new(),
             unknown_lane: Lane::new(UNKNOWN_QUEUE),
+            registering: Mutex::default(),
         })
     }
 
-    /// Whether clients may register themselves.
+    /// Whether clients may register themselves, if only some.
     pub(crate) fn self_registration(&self) -> bool {
         self.settings.allow_self_registration
+    }
+
+    /// Whether a client may register itself by a call from this address.
+    pub(crate) async fn may_register_itself(
+        &self,
+        from: Option<IpAddr>,
+    ) -> Result<bool, StoreError> {
+        if !self.settings.allow_self_registration {
+            return Ok(false);
+        }
+        let networks = &self.settings.self_registration_networks;
+        // An IPv4 client of a socket for both protocols comes in the clothes of IPv6.
+        let from = from.map(|from| from.to_canonical());
+        let inside = |from: IpAddr| networks.iter().any(|network| network.contains(&from));
+        if !networks.is_empty() && !from.is_some_and(inside) {
+            tracing::info!(?from, "a client may not register itself from this address");
+            return Ok(false);
+        }
+        self.has_room().await
+    }
+
+    /// Whether there are fewer clients than may register themselves.
+    async fn has_room(&self) -> Result<bool, StoreError> {
+        let Some(most) = self.settings.self_registration_clients else {
+            return Ok(true);
+        };
+        let registered = self.registrations.registered().await?;
+        let room = registered < u64::from(most.get());
+        if !room {
+            tracing::warn!(registered, "no further client may register itself");
+        }
+        Ok(room)
+    }
+
+    /// Registered clients, newest first.
+    pub(crate) async fn registrations(
+        &self,
+        before: Option<RegistrationId>,
+        limit: u32,
+    ) -> Result<Vec<RegisteredClient>, StoreError> {
+        self.registrations.registrations(before, limit).await
     }
 
     /// Whether there is an administrator.
@@ -242,7 +315,10 @@ impl Auth {
         if let Some(verdict) = self.look_up(client, key).await? {
             return Ok(verdict);
         }
-        let may_register = unknown == Unknown::MayRegister && self.self_registration();
+        let may_register = match unknown {
+            Unknown::MayRegister(from) => self.may_register_itself(from).await?,
+            Unknown::Refuse => false,
+        };
         let long_enough = key.reveal().len() >= SHORTEST_KEY;
         if !may_register || client.len() > LONGEST_CLIENT_ID {
             if long_enough {
@@ -253,9 +329,13 @@ impl Auth {
         if !long_enough {
             return Ok(Verdict::KeyTooShort);
         }
-        if let Some(client) = self.add(client, key).await? {
-            tracing::info!(client = client.id.as_str(), "client registered itself");
-            return Ok(Verdict::Valid(client));
+        match self.add(client, key, By::Itself).await? {
+            Added::New(client) => {
+                tracing::info!(client = client.id.as_str(), "client registered itself");
+                return Ok(Verdict::Valid(client));
+            }
+            Added::Full => return Ok(Verdict::NotFound),
+            Added::Known => {}
         }
         // Another call registered it in the meantime, with this key or another.
         Ok(self
@@ -313,32 +393,41 @@ impl Auth {
         }))
     }
 
-    /// Registers a client; `None` when it is registered already.
-    async fn add(&self, client: &str, key: &Secret) -> Result<Option<Arc<Client>>, Unchecked> {
+    /// Registers a client. The name is not empty.
+    async fn add(&self, client: &str, key: &Secret, by: By) -> Result<Added, Unchecked> {
         let Some(id) = ClientId::new(client) else {
-            return Ok(None);
+            return Ok(Added::Known);
         };
         let turn = self.unknown_lane.turn().await?;
         if self.registrations.registration(&id).await?.is_some() {
-            return Ok(None);
+            return Ok(Added::Known);
         }
         let hash = turn.hash(key).await.ok_or(Unchecked::NoRandomness)?;
+        let _alone = self.registering.lock().await;
+        if by == By::Itself && !self.has_room().await? {
+            return Ok(Added::Full);
+        }
         let mark = self.verified.mark();
         let registered = self
             .registrations
             .register(&id, &hash, self.clock.now())
             .await?;
         let Registered::New(registration) = registered else {
-            return Ok(None);
+            return Ok(Added::Known);
         };
         let pair = self.verified.pair(client, key);
         let client = Arc::new(Client { registration, id });
         self.verified.accept(mark, pair, &client);
-        Ok(Some(client))
+        Ok(Added::New(client))
     }
 
     /// Registers a client by `/register`.
-    pub(crate) async fn register(&self, client: &str, key: &Secret) -> Result<(), RegisterError> {
+    pub(crate) async fn register(
+        &self,
+        client: &str,
+        key: &Secret,
+        by: By,
+    ) -> Result<(), RegisterError> {
         if client.is_empty() {
             return Err(RegisterError::EmptyId);
         }
@@ -348,8 +437,11 @@ impl Auth {
         if key.reveal().len() < SHORTEST_KEY {
             return Err(RegisterError::ShortKey);
         }
-        let registered = self.add(client, key).await?;
-        registered.ok_or(RegisterError::Known)?;
+        match self.add(client, key, by).await? {
+            Added::New(_) => {}
+            Added::Known => return Err(RegisterError::Known),
+            Added::Full => return Err(RegisterError::Full),
+        }
         tracing::info!(client, "client registered");
         Ok(())
     }

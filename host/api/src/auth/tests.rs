@@ -423,6 +423,18 @@ impl Registrations for Registry {
     async fn unregister(&self, client: &ClientId) -> Result<bool, StoreError> {
         self.store.unregister(client).await
     }
+
+    async fn registered(&self) -> Result<u64, StoreError> {
+        self.store.registered().await
+    }
+
+    async fn registrations(
+        &self,
+        before: Option<domain::RegistrationId>,
+        limit: u32,
+    ) -> Result<Vec<engine::RegisteredClient>, StoreError> {
+        self.store.registrations(before, limit).await
+    }
 }
 
 fn auth(service: &Service) -> (Arc<Registry>, Arc<Auth>) {
@@ -432,6 +444,8 @@ fn auth(service: &Service) -> (Arc<Registry>, Arc<Auth>) {
     });
     let settings = AuthSettings {
         allow_self_registration: true,
+        self_registration_networks: Vec::new(),
+        self_registration_clients: None,
         admin_secret: None,
         session_lifetime: Duration::from_secs(3600),
     };
@@ -445,7 +459,7 @@ async fn a_registration_that_ends_while_a_session_opens_takes_it_along() {
     let (_, auth) = auth(&service);
     let (site, key) = (ClientId::new("site").unwrap(), Secret::new(KEY));
     let check = async || match auth
-        .check("site", &key, Unknown::MayRegister)
+        .check("site", &key, Unknown::MayRegister(None))
         .await
         .unwrap()
     {
@@ -471,7 +485,7 @@ async fn a_registration_that_ends_as_it_is_made_is_not_remembered() {
     let (registry, auth) = auth(&service);
     assert!(registry.fleeting.set(auth.clone()).is_ok());
     let key = Secret::new(KEY);
-    let made = auth.check("site", &key, Unknown::MayRegister).await;
+    let made = auth.check("site", &key, Unknown::MayRegister(None)).await;
     assert!(matches!(made, Ok(Verdict::Valid(_))));
     let after = auth.check("site", &key, Unknown::Refuse).await;
     assert!(matches!(after, Ok(Verdict::NotFound)), "{after:?}");

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::json;
 use crate::Api;
 use crate::audit;
-use crate::auth::{Caller, Unknown, Verdict};
+use crate::auth::{By, Caller, Unknown, Verdict};
 use crate::caller::Peer;
 use crate::decode::{self, Fields};
 use crate::error::ApiError;
@@ -55,12 +55,16 @@ pub(super) async fn register(
     body: Body,
 ) -> Result<Response, ApiError> {
     // Who may register itself may as well register by this call.
-    let caller = match api.auth.self_registration() {
+    let caller = match api.auth.may_register_itself(from.address()).await? {
         true => None,
         false => Some(authenticate(&api, &headers).await?),
     };
+    let by = match caller {
+        None => By::Itself,
+        Some(_) => By::Another,
+    };
     let (client, key) = credentials(body).await?;
-    api.auth.register(&client, &key).await?;
+    api.auth.register(&client, &key, by).await?;
     if let Some(Caller::Admin) = caller {
         audit::record(from, "register-client", &client, "ok");
     }

@@ -4,6 +4,7 @@ mod accounts;
 mod jobs;
 mod list;
 mod policies;
+mod registrations;
 mod service;
 mod submit;
 
@@ -14,7 +15,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use domain::JobId;
 use serde::Serialize;
 
@@ -82,6 +83,16 @@ pub(crate) fn router(api: Api) -> Router {
         .route(
             "/policies/reload",
             post(policies::reload).fallback(other_method),
+        )
+        .route(
+            "/registrations",
+            get(registrations::list)
+                .head(other_method)
+                .fallback(other_method),
+        )
+        .route(
+            "/registrations/{client}",
+            delete(registrations::reset).fallback(other_method),
         )
         .fallback(unknown_path);
     if measured {
