@@ -46,7 +46,7 @@ macro_rules! small_runtime {
         #[cfg(target_family = "wasm")]
         mod __small_runtime {
             #[global_allocator]
-            static ALLOCATOR: $crate::runtime::GlobalDlmalloc = $crate::runtime::GlobalDlmalloc;
+            static ALLOCATOR: $crate::arena::Arena = $crate::arena::Arena::new();
 
             #[panic_handler]
             fn panic(_: &::core::panic::PanicInfo<'_>) -> ! {

@@ -65,6 +65,9 @@
 extern crate alloc;
 
 #[doc(hidden)]
+#[cfg(any(target_family = "wasm", test))]
+pub mod arena;
+#[doc(hidden)]
 #[allow(missing_docs, unreachable_pub, unsafe_code, clippy::all)]
 pub mod bindings;
 mod export;

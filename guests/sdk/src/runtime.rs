@@ -3,9 +3,8 @@
 
 use alloc::alloc::{alloc, handle_alloc_error, realloc};
 use core::alloc::Layout;
+use core::arch::wasm32::unreachable;
 use core::ptr;
-
-pub use dlmalloc::GlobalDlmalloc;
 
 // Compiled code compares and copies memory through the C library, which otherwise the standard
 // library links.
@@ -27,7 +26,7 @@ pub unsafe fn cabi_realloc(
     }
     let size = if old_size == 0 { new_size } else { old_size };
     let Ok(layout) = Layout::from_size_align(size, align) else {
-        core::arch::wasm32::unreachable()
+        unreachable()
     };
     // SAFETY: sizes are not 0 here, and `old` was allocated with `layout` as the caller promises.
     let new = unsafe {
