@@ -322,8 +322,8 @@ impl Load<'_> {
         let fail = |failure: Failure| vec![LoadProblem::from(failure)];
         let mut limits = config.limits;
         limits.time = limits.time.max(SETTINGS_CHECK_TIME);
-        let _deciding = self.sandbox.ticker.decide();
         let deadline = Instant::now() + limits.time;
+        let _deciding = self.sandbox.ticker.decide(deadline);
         let guest = Guest::new(
             Arc::new(nothing()),
             Arc::clone(settings),

@@ -14,6 +14,7 @@ use crate::guest::Guest;
 use crate::hooks::{Exports, Question};
 use crate::linked::Linked;
 use crate::sandbox::Sandbox;
+use crate::wasi::HANDLES_MAX;
 
 /// A policy that is ready to be asked.
 pub(crate) struct Policy {
@@ -31,13 +32,14 @@ impl Policy {
     /// Asks in a fresh instance, and gives its slot back.
     pub(crate) fn ask<Q: Question>(&self, question: Q, facts: Arc<JobFacts>) -> Asked<Q::Verdict> {
         let begin = Instant::now();
-        let deciding = self.sandbox.ticker.decide();
+        let deadline = begin + self.limits.time;
+        let deciding = self.sandbox.ticker.decide(deadline);
         let guest = Guest::new(
             facts,
             Arc::clone(&self.settings),
             Arc::clone(&self.grants),
             self.limits,
-            begin + self.limits.time,
+            deadline,
         );
         let mut store = new_store(&self.sandbox, guest);
         let answer = self.answer(question, &mut store);
@@ -81,6 +83,9 @@ pub(crate) fn new_store(sandbox: &Sandbox, guest: Guest) -> Store<Guest> {
     let mut store = Store::new(&sandbox.engine, guest);
     store.limiter(|guest| guest);
     store.set_hostcall_fuel(fuel);
+    // Those that it holds, and those that it passes in one call: of these there are no more than it
+    // holds, unless it names the same one again and again.
+    store.set_max_component_handles(4 * HANDLES_MAX);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| {
         store.data().check_time(Instant::now())?;

@@ -1,21 +1,19 @@
 //! The clock that ends decisions which take too long.
 //!
-//! Compiled guests look at the engine's epoch in every loop and call; each new epoch lets the host
-//! look at the time. The ticker makes new epochs, and rests while no decision is under way.
+//! Compiled guests look at the engine's epoch in every loop and call; a new epoch lets the host look
+//! at the time. The ticker makes one when the time of a decision is up, and sleeps until then: a
+//! decision that ends in time, as nearly all do, is not interrupted.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::thread::{self, JoinHandle, Thread};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use wasmtime::Engine;
 
-/// Half of what a decision may overrun at most on an idle machine.
-const TICK: Duration = Duration::from_micros(500);
-/// Ticks without a decision before it rests: waking it costs more than a tick, so a burst of
-/// decisions wakes it once.
-const LINGER: u32 = 100;
+/// Time between two epochs while a decision overruns. One alone could be missed by a guest that is
+/// just being let off an earlier one.
+const AGAIN: Duration = Duration::from_micros(500);
 
 /// The running ticker; ends when dropped.
 #[derive(Debug)]
@@ -26,20 +24,32 @@ pub(crate) struct Ticker {
 
 #[derive(Debug, Default)]
 struct Shared {
-    deciding: AtomicUsize,
-    resting: AtomicBool,
-    stop: AtomicBool,
+    state: Mutex<State>,
+    earlier: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// When the time of each decision under way is up. There are few at once.
+    deadlines: Vec<Instant>,
+    /// When the ticker looks next; `None` while it waits for a decision.
+    wakes_at: Option<Instant>,
+    stop: bool,
 }
 
 impl Ticker {
     pub(crate) fn start(engine: &Engine) -> io::Result<Self> {
+        let engine = engine.clone();
+        Self::with(move || engine.increment_epoch())
+    }
+
+    fn with(tick: impl Fn() + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let thread = thread::Builder::new()
             .name("policy-ticker".to_owned())
             .spawn({
                 let shared = Arc::clone(&shared);
-                let engine = engine.clone();
-                move || shared.run(|| engine.increment_epoch())
+                move || shared.run(tick)
             })?;
         Ok(Self {
             shared,
@@ -47,24 +57,25 @@ impl Ticker {
         })
     }
 
-    /// Epochs come for as long as the result lives.
-    pub(crate) fn decide(&self) -> Deciding<'_> {
-        self.shared.deciding.fetch_add(1, SeqCst);
-        if self.shared.resting.load(SeqCst) {
-            self.thread().unpark();
+    /// Epochs come from the deadline on, for as long as the result lives.
+    pub(crate) fn decide(&self, deadline: Instant) -> Deciding<'_> {
+        let mut state = self.shared.state();
+        state.deadlines.push(deadline);
+        if state.wakes_at.is_none_or(|at| deadline < at) {
+            state.wakes_at = Some(deadline);
+            self.shared.earlier.notify_one();
         }
-        Deciding(&self.shared)
-    }
-
-    fn thread(&self) -> &Thread {
-        self.thread.as_ref().expect("taken by drop only").thread()
+        Deciding {
+            shared: &self.shared,
+            deadline,
+        }
     }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        self.shared.stop.store(true, SeqCst);
-        self.thread().unpark();
+        self.shared.state().stop = true;
+        self.shared.earlier.notify_one();
         if let Some(thread) = self.thread.take() {
             // It has no way to panic, and nothing would follow from it here.
             let _ = thread.join();
@@ -74,87 +85,97 @@ impl Drop for Ticker {
 
 /// A decision under way.
 #[derive(Debug)]
-pub(crate) struct Deciding<'a>(&'a Shared);
+pub(crate) struct Deciding<'a> {
+    shared: &'a Shared,
+    deadline: Instant,
+}
 
 impl Drop for Deciding<'_> {
     fn drop(&mut self) {
-        self.0.deciding.fetch_sub(1, SeqCst);
+        let deadlines = &mut self.shared.state().deadlines;
+        // One of the same time is as good.
+        if let Some(index) = deadlines.iter().position(|at| *at == self.deadline) {
+            deadlines.swap_remove(index);
+        }
     }
 }
 
 impl Shared {
-    fn run(&self, tick: impl Fn()) {
-        let mut idle = 0;
-        while !self.stop.load(SeqCst) {
-            if self.deciding.load(SeqCst) > 0 {
-                idle = 0;
-            } else {
-                idle += 1;
-            }
-            if idle > LINGER {
-                self.rest();
-                idle = 0;
-            }
-            thread::sleep(TICK);
-            tick();
-        }
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whoever decides counts first and looks for a resting ticker then, so that one of the two sees
-    /// the other.
-    fn rest(&self) {
-        self.resting.store(true, SeqCst);
-        while self.deciding.load(SeqCst) == 0 && !self.stop.load(SeqCst) {
-            thread::park();
+    fn run(&self, tick: impl Fn()) {
+        let mut state = self.state();
+        while !state.stop {
+            let now = Instant::now();
+            if state.deadlines.iter().any(|at| *at <= now) {
+                tick();
+            }
+            let next = state.deadlines.iter().map(|at| (*at).max(now + AGAIN));
+            state.wakes_at = next.min();
+            state = match state.wakes_at {
+                None => self
+                    .earlier
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(at) => {
+                    self.earlier
+                        .wait_timeout(state, at - now)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+            };
         }
-        self.resting.store(false, SeqCst);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicU64;
+    use std::sync::mpsc::{Receiver, channel};
+
+    const SOON: Duration = Duration::from_millis(20);
+    const LATE: Duration = Duration::from_secs(600);
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A ticker, and the times of its epochs.
+    fn ticker() -> (Ticker, Receiver<Instant>) {
+        let (send, ticks) = channel();
+        let ticker = Ticker::with(move || drop(send.send(Instant::now()))).unwrap();
+        (ticker, ticks)
+    }
 
     #[test]
-    fn rests_without_decisions_and_wakes_for_one() {
-        let shared = Arc::new(Shared::default());
-        let ticks = Arc::new(AtomicU64::new(0));
-        let thread = thread::spawn({
-            let (shared, ticks) = (Arc::clone(&shared), Arc::clone(&ticks));
-            move || {
-                shared.run(|| {
-                    ticks.fetch_add(1, SeqCst);
-                });
-            }
-        });
-        let ticker = Ticker {
-            shared: Arc::clone(&shared),
-            thread: Some(thread),
-        };
-        let wait_until = |done: &dyn Fn() -> bool| {
-            for _ in 0..10_000 {
-                if done() {
-                    return true;
-                }
-                thread::sleep(Duration::from_millis(1));
-            }
-            false
-        };
-        assert!(
-            wait_until(&|| shared.resting.load(SeqCst)),
-            "it never rests"
-        );
-        let before = ticks.load(SeqCst);
-        let deciding = ticker.decide();
-        assert!(
-            wait_until(&|| ticks.load(SeqCst) > before + 2),
-            "it does not wake"
-        );
+    fn epochs_come_from_the_deadline_on_until_the_decision_ends() {
+        let (ticker, ticks) = ticker();
+        let deadline = Instant::now() + SOON;
+        let deciding = ticker.decide(deadline);
+        for _ in 0..3 {
+            assert!(ticks.recv_timeout(PATIENCE).unwrap() >= deadline);
+        }
         drop(deciding);
-        assert!(
-            wait_until(&|| shared.resting.load(SeqCst)),
-            "it does not rest again"
-        );
+        while ticks.recv_timeout(SOON).is_ok() {}
+        assert!(ticks.recv_timeout(SOON).is_err(), "it ticks for nobody");
+    }
+
+    #[test]
+    fn an_earlier_deadline_is_not_slept_through() {
+        let (ticker, ticks) = ticker();
+        let _late = ticker.decide(Instant::now() + LATE);
+        assert!(ticks.recv_timeout(SOON).is_err(), "it ticks too early");
+        let _soon = ticker.decide(Instant::now() + SOON);
+        ticks.recv_timeout(PATIENCE).unwrap();
+    }
+
+    #[test]
+    fn decisions_that_end_in_time_meet_no_epoch() {
+        let (ticker, ticks) = ticker();
+        let until = Instant::now() + 3 * SOON;
+        while Instant::now() < until {
+            drop(ticker.decide(Instant::now() + LATE));
+            drop(ticker.decide(Instant::now() + PATIENCE));
+        }
+        assert!(ticks.try_recv().is_err());
     }
 }
