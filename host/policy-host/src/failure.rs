@@ -22,7 +22,7 @@ pub(crate) enum Failure {
     Stack,
     #[error("called the host more than {0} times")]
     HostCalls(u32),
-    #[error("held too many streams, waits and files at once")]
+    #[error("held too many handles of the host at once")]
     Handles,
     #[error("{what} has {bytes} bytes, more than {limit}")]
     OutputTooLarge {

@@ -13,7 +13,7 @@ use crate::bindings::wasi::config::store;
 use crate::bindings::{AttemptHandle, JobHandle};
 use crate::config::{Limits, PolicyGrants};
 use crate::failure::Failure;
-use crate::wasi::Wasi;
+use crate::wasi::{HANDLES_MAX, Wasi};
 
 /// The state of one decision.
 pub(crate) struct Guest {
@@ -23,6 +23,7 @@ pub(crate) struct Guest {
     limits: Limits,
     deadline: Instant,
     host_calls: u32,
+    attempts_held: usize,
     memory: u64,
     table_elements: u64,
     read: Vec<&'static str>,
@@ -46,6 +47,7 @@ impl Guest {
             limits,
             deadline,
             host_calls: 0,
+            attempts_held: 0,
             memory: 0,
             table_elements: 0,
             read: Vec::new(),
@@ -225,6 +227,10 @@ impl types::HostJob for &mut Guest {
         _: Resource<JobHandle>,
     ) -> wasmtime::Result<Vec<Resource<AttemptHandle>>> {
         let count = self.reads("attempts")?.attempts.len();
+        self.attempts_held += count;
+        if self.attempts_held > HANDLES_MAX {
+            return Err(Failure::Handles.into());
+        }
         Ok((0..count)
             .map(|index| Resource::new_own(index as u32))
             .collect())
@@ -326,6 +332,7 @@ impl types::HostAttempt for &mut Guest {
     }
 
     fn drop(&mut self, _: Resource<AttemptHandle>) -> wasmtime::Result<()> {
+        self.attempts_held = self.attempts_held.saturating_sub(1);
         Ok(())
     }
 }

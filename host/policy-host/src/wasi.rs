@@ -24,12 +24,14 @@ use crate::guest::Guest;
 mod clocks;
 mod dirs;
 mod output;
+mod polls;
 mod randomness;
 
 use clocks::{HasStill, Still};
 use dirs::Dirs;
 use output::Captured;
 pub(crate) use output::Written;
+use polls::{HasReady, Ready};
 use randomness::{FromDecision, FromSystem, HasRandom, Random};
 
 /// The interfaces of the base set, without their version.
@@ -56,8 +58,8 @@ pub(crate) const INTERFACES: [&str; 20] = [
     "wasi:random/insecure-seed",
 ];
 
-/// Streams and waits that one decision can hold: each takes memory of the host.
-const HANDLES_MAX: usize = 1024;
+/// Streams and waits that one decision can hold, and attempts: each takes memory of the host.
+pub(crate) const HANDLES_MAX: usize = 1024;
 
 /// The same for a policy with directories, where a handle can be an open file: those of all decisions
 /// at once have to fit into what a service may open.
@@ -113,7 +115,7 @@ pub(crate) fn add_to_linker(l: &mut Linker<Guest>, reach: &Reach) -> wasmtime::R
         io::streams::add_to_linker::<_, HasTable>(l, Guest::table)?;
         filesystem::types::add_to_linker::<_, WasiFilesystem>(l, Guest::filesystem)?;
     } else {
-        sync::io::poll::add_to_linker::<_, HasTable>(l, Guest::table)?;
+        sync::io::poll::add_to_linker::<_, HasReady>(l, |guest| Ready(guest.table()))?;
         sync::io::streams::add_to_linker::<_, HasTable>(l, Guest::table)?;
         sync::filesystem::types::add_to_linker::<_, WasiFilesystem>(l, Guest::filesystem)?;
     }

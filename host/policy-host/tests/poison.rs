@@ -12,7 +12,7 @@ use std::time::Duration;
 use std::{env, fs, thread};
 
 use domain::DecisionOutcome;
-use offloader_policy_host::PolicyHost;
+use offloader_policy_host::{PolicyConfig, PolicyHost};
 use support::acts::Act;
 use support::*;
 
@@ -67,17 +67,48 @@ fn resident(which: &str) -> u64 {
 fn nothing_is_left_for_the_next_decision() {
     let decisions = match env::var_os("OFFLOADER_TEST_SLOW") {
         Some(_) => 100_000,
-        None => 10_000,
+        None => 8_000,
     };
     let policies = Policies::new(&[MISBEHAVE]);
-    let host = policies.load(vec![misbehaving()]).unwrap();
-    let mut brief = misbehaving();
-    brief.limits.time = Duration::from_secs(2);
-    let brief = policies.load(vec![brief]).unwrap();
+    let load = |config: PolicyConfig| policies.load(vec![config]).unwrap();
+    let brief = |mut config: PolicyConfig| {
+        config.limits.time = Duration::from_secs(2);
+        load(config)
+    };
 
     let before = resident("VmRSS");
-    let left = in_every_slot(&brief, Act::LeaveSecretSlowly);
-    let found = in_every_slot(&brief, Act::FindSecretSlowly);
+    for kind in [misbehaving, waiting] {
+        leaves_nothing(&load(kind()), &brief(kind()), decisions);
+    }
+    let grown = resident("VmRSS").saturating_sub(before);
+    assert!(grown < RESIDENT, "{grown} bytes are kept");
+
+    // What one decision takes at most: its memory, and little beside it. Not every kernel can begin
+    // to measure anew.
+    let host = load(misbehaving());
+    if fs::write("/proc/self/clear_refs", "5").is_ok() {
+        let before = resident("VmRSS");
+        assert_eq!(end(&host, Act::GrowInSteps).0, DecisionOutcome::Memory);
+        let taken = resident("VmHWM").saturating_sub(before);
+        assert!(
+            (8 << 20..24 << 20).contains(&taken),
+            "{taken} bytes were taken"
+        );
+    }
+}
+
+/// One that is called on a stack of its own, since it can wait.
+fn waiting() -> PolicyConfig {
+    let mut config = misbehaving();
+    config.grants.real_clock = true;
+    config
+}
+
+/// Leaves and looks in every slot at once, and then in turns; `brief` is the same policy with the time
+/// to do it slowly.
+fn leaves_nothing(host: &PolicyHost, brief: &PolicyHost, decisions: usize) {
+    let left = in_every_slot(brief, Act::LeaveSecretSlowly);
+    let found = in_every_slot(brief, Act::FindSecretSlowly);
     let slowly = (
         DecisionOutcome::Timeout,
         Some("took longer than 2000 ms".to_owned()),
@@ -88,7 +119,7 @@ fn nothing_is_left_for_the_next_decision() {
     let workers = 4;
     let seen: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..workers)
-            .map(|_| scope.spawn(|| in_turns(&host, decisions / workers)))
+            .map(|_| scope.spawn(|| in_turns(host, decisions / workers)))
             .collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
@@ -98,18 +129,4 @@ fn nothing_is_left_for_the_next_decision() {
         (r#"(Answered, Some("calls=1 kept=1"))"#.to_owned(), half),
     ]);
     assert_eq!(seen, vec![nothing; workers]);
-
-    let grown = resident("VmRSS").saturating_sub(before);
-    assert!(grown < RESIDENT, "{grown} bytes are kept");
-    // What one decision takes at most: its memory, and little beside it. Not every kernel can begin
-    // to measure anew.
-    if fs::write("/proc/self/clear_refs", "5").is_ok() {
-        let before = resident("VmRSS");
-        assert_eq!(end(&host, Act::GrowInSteps).0, DecisionOutcome::Memory);
-        let taken = resident("VmHWM").saturating_sub(before);
-        assert!(
-            (8 << 20..24 << 20).contains(&taken),
-            "{taken} bytes were taken"
-        );
-    }
 }

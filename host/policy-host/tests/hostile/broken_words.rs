@@ -24,22 +24,28 @@ pub(crate) struct Failing {
     realloc: &'static str,
 }
 
-/// Waits for the same thing as often at once as the host lets it, again and again: what takes longest
-/// of all that the host does in one go.
-pub(crate) const POLL_MUCH: &str = "
-    (local $wait i32) (local $count i32)
-    (drop (memory.grow (i32.const 200)))
-    (local.set $wait (call $wait (i64.const 1)))
-    (loop $fill
-        (i32.store
-            (i32.add (i32.const 65536) (i32.shl (local.get $count) (i32.const 2)))
-            (local.get $wait))
-        (local.set $count (i32.add (local.get $count) (i32.const 1)))
-        (br_if $fill (i32.lt_u (local.get $count) (i32.const 99000))))
-    (loop $again
-        (call $poll (i32.const 65536) (local.get $count) (i32.const 128))
-        (br $again))
-    unreachable";
+/// Waits for the same thing so many times at once, again and again.
+macro_rules! poll {
+    ($times:literal) => {
+        concat!(
+            "(local $wait i32) (local $count i32)
+            (drop (memory.grow (i32.const 200)))
+            (local.set $wait (call $wait (i64.const 1)))
+            (loop $fill
+                (i32.store
+                    (i32.add (i32.const 65536) (i32.shl (local.get $count) (i32.const 2)))
+                    (local.get $wait))
+                (local.set $count (i32.add (local.get $count) (i32.const 1)))
+                (br_if $fill (i32.lt_u (local.get $count) (i32.const ",
+            $times,
+            "))))
+            (loop $again
+                (call $poll (i32.const 65536) (local.get $count) (i32.const 128))
+                (br $again))
+            unreachable"
+        )
+    };
+}
 
 /// Every policy that fails when it is asked.
 pub(crate) fn failing() -> Vec<Failing> {
@@ -198,7 +204,7 @@ pub(crate) fn failing() -> Vec<Failing> {
         failing(
             "many handles",
             HostCalls,
-            "held too many streams, waits and files at once",
+            "held too many handles of the host at once",
             "",
             "(local $held i32)
             (loop $more
@@ -206,6 +212,16 @@ pub(crate) fn failing() -> Vec<Failing> {
                 (local.set $held (i32.add (local.get $held) (i32.const 1)))
                 (br_if $more (i32.lt_u (local.get $held) (i32.const 1025))))
             unreachable",
+        ),
+        realloc(
+            "(i32.const 5242880)",
+            failing(
+                "one wait more often than it may be named",
+                OutputMalformed,
+                "passed what makes no sense: cannot lend resource",
+                "",
+                poll!("5000"),
+            ),
         ),
         failing(
             "a list out of bounds",
@@ -228,7 +244,7 @@ pub(crate) fn failing() -> Vec<Failing> {
                 Timeout,
                 "took longer than 50 ms",
                 "",
-                POLL_MUCH,
+                poll!("4000"),
             ),
         ),
         realloc(

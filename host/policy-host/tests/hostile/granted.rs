@@ -80,7 +80,7 @@ fn end_with_grants(act: Act) -> (DecisionOutcome, &'static str) {
         Act::ChangeShown => (Answered, "no no no no no no no no no no no"),
         Act::ChangeKept => (Answered, "yes yes yes yes yes yes yes yes yes yes yes"),
         Act::OpenPipe => (Answered, "no"),
-        Act::HoardFiles => (HostCalls, "held too many streams, waits and files at once"),
+        Act::HoardFiles => (HostCalls, "held too many handles of the host at once"),
         other => end_of(other),
     }
 }

@@ -36,9 +36,10 @@ fn end_of(act: Act) -> (DecisionOutcome, &'static str) {
         Act::GrowAtOnce | Act::GrowInSteps => (Memory, "wanted more than 16777216 bytes of memory"),
         // The stack that compiled code keeps in memory ends where memory does.
         Act::Recurse => (Trap, "trapped: wasm trap: out of bounds memory access"),
-        Act::CallGetters | Act::CallSettings | Act::HoardHandles => {
+        Act::CallGetters | Act::CallSettings => {
             (HostCalls, "called the host more than 10000 times")
         }
+        Act::HoardHandles => (HostCalls, "held too many handles of the host at once"),
         Act::HugeName => (
             OutputTooLarge,
             "the name of an input has 100000 bytes, more than 65536",

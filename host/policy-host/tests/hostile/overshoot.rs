@@ -30,12 +30,7 @@ fn endless(policies: &Policies) -> Vec<(String, PolicyHost, Act)> {
     };
     let mut endless = Vec::new();
     for (kind, waits) in [("inert", false), ("waiting", true)] {
-        for act in [
-            Act::Loop,
-            Act::CallGetters,
-            Act::CallSettings,
-            Act::SleepForEver,
-        ] {
+        for act in [Act::Loop, Act::CallSettings, Act::SleepForEver] {
             let host = hasty(misbehaving(), waits);
             endless.push((format!("{kind} {}", act.name()), host, act));
         }
