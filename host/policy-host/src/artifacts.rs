@@ -8,8 +8,10 @@
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, UNIX_EPOCH};
 
-use cap_std::fs::Dir;
+use cap_std::fs::{Dir, DirEntry};
+use domain::Timestamp;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use wasmtime::Engine;
@@ -34,21 +36,30 @@ impl fmt::Debug for ArtifactStore {
 /// Bytes of the HMAC that a file begins with.
 const TAG: usize = 32;
 
+/// How long a file is kept that no policy in force was made from: whoever goes back to what was there
+/// last week starts as fast as before.
+const KEPT: Duration = Duration::from_secs(28 * 24 * 3600);
+
 /// The artifacts of one engine.
-pub(crate) struct Artifacts {
+pub(crate) struct Artifacts<'a> {
     store: ArtifactStore,
     engine: u64,
-    said_not_writable: AtomicBool,
+    said_not_writable: &'a AtomicBool,
 }
 
-impl Artifacts {
-    pub(crate) fn new(store: ArtifactStore, engine: &Engine) -> Self {
+impl<'s> Artifacts<'s> {
+    /// What fits `engine`, which is told by its version, the machine and all of its configuration.
+    pub(crate) fn new(
+        store: ArtifactStore,
+        engine: &Engine,
+        said_not_writable: &'s AtomicBool,
+    ) -> Self {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         Self {
             store,
             engine: hasher.finish(),
-            said_not_writable: AtomicBool::new(false),
+            said_not_writable,
         }
     }
 
@@ -94,6 +105,35 @@ impl Artifacts {
         }
     }
 
+    /// Removes what is of no use any more: files of other engines, unfinished ones, and those that
+    /// have been here for weeks and that no policy in force was made from. What is not of this
+    /// directory's making stays.
+    pub(crate) fn prune(&self, is_used: impl Fn(&str) -> bool, now: Timestamp) {
+        let millis = u64::try_from(now.as_millis()).unwrap_or_default();
+        let now = UNIX_EPOCH + Duration::from_millis(millis);
+        let is_old = |entry: &DirEntry| {
+            let written = entry.metadata().and_then(|metadata| metadata.modified());
+            written.is_ok_and(|at| {
+                let age = now.duration_since(at.into_std());
+                age.is_ok_and(|age| age > KEPT)
+            })
+        };
+        let ours = format!("-{:016x}.cwasm", self.engine);
+        for entry in self.store.dir.entries().into_iter().flatten().flatten() {
+            let Ok(file) = entry.file_name().into_string() else {
+                continue;
+            };
+            let useless = match file.strip_suffix(&ours) {
+                Some(component) => !is_used(component) && is_old(&entry),
+                None => file.ends_with(".cwasm") || file.ends_with(".cwasm.unfinished"),
+            };
+            // One that stays now goes another time.
+            if useless && self.store.dir.remove_file(&file).is_ok() {
+                tracing::debug!(file, "a compiled policy of no use is removed");
+            }
+        }
+    }
+
     /// Under another name first, so that nobody reads half a file.
     fn write(&self, file: &str, bytes: &[u8]) -> std::io::Result<()> {
         let unfinished = format!("{file}.unfinished");
@@ -135,4 +175,101 @@ impl Artifacts {
 fn deserialize(engine: &Engine, authentic: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: see above.
     unsafe { Component::deserialize(engine, authentic) }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::Config;
+
+    use super::*;
+
+    const COMPONENT: [u8; 32] = [7; 32];
+    const USED: &str = "0707070707070707070707070707070707070707070707070707070707070707";
+
+    fn engine(configure: impl Fn(&mut Config)) -> Engine {
+        let mut config = crate::sandbox::config();
+        configure(&mut config);
+        Engine::new(&config).unwrap()
+    }
+
+    fn artifacts<'a>(
+        dir: &tempfile::TempDir,
+        engine: &Engine,
+        said: &'a AtomicBool,
+    ) -> Artifacts<'a> {
+        #[expect(clippy::disallowed_methods, reason = "tests open what they made")]
+        let dir = Dir::open_ambient_dir(dir.path(), cap_std::ambient_authority()).unwrap();
+        let key = [1; 32];
+        Artifacts::new(ArtifactStore { dir, key }, engine, said)
+    }
+
+    #[test]
+    fn what_was_compiled_for_another_configuration_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = AtomicBool::new(false);
+        let with_epochs = engine(|config| {
+            config.epoch_interruption(true);
+        });
+        let without = engine(|_| {});
+        let (mine, other) = (
+            artifacts(&dir, &with_epochs, &said),
+            artifacts(&dir, &without, &said),
+        );
+        let component = wat::parse_str("(component)").unwrap();
+        let compiled = Component::from_binary(&without, &component).unwrap();
+        other.save(&COMPONENT, &compiled);
+        assert!(other.load(&without, &COMPONENT).is_some());
+        assert!(mine.load(&with_epochs, &COMPONENT).is_none());
+
+        let (from, to) = (other.file(&COMPONENT), mine.file(&COMPONENT));
+        let store = &mine.store.dir;
+        store.rename(&from, store, &to).unwrap();
+        assert!(
+            mine.load(&with_epochs, &COMPONENT).is_none(),
+            "its name was believed"
+        );
+    }
+
+    #[test]
+    fn what_is_of_no_use_goes_and_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = AtomicBool::new(false);
+        let engine = engine(|_| {});
+        let artifacts = artifacts(&dir, &engine, &said);
+        let (used, unused) = (artifacts.file(&COMPONENT), artifacts.file(&[8; 32]));
+        let other_engine = format!("{USED}-0000000000000000.cwasm");
+        let unfinished = format!("{used}.unfinished");
+        for file in [
+            &used,
+            &unused,
+            &other_engine,
+            &unfinished,
+            &"notes".to_owned(),
+        ] {
+            artifacts.store.dir.write(file, "x").unwrap();
+        }
+        let files = || {
+            let entries = artifacts.store.dir.entries().unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<_> = names.collect();
+            names.sort();
+            names
+        };
+        let written = artifacts
+            .store
+            .dir
+            .metadata(&used)
+            .unwrap()
+            .modified()
+            .unwrap();
+        let since_epoch = written.into_std().duration_since(UNIX_EPOCH).unwrap();
+        let written = Timestamp::from_millis(0).plus(since_epoch);
+
+        artifacts.prune(|sha256| sha256 == USED, written.plus(KEPT / 2));
+        let mut kept = vec![used.clone(), unused, "notes".to_owned()];
+        kept.sort();
+        assert_eq!(files(), kept);
+        artifacts.prune(|sha256| sha256 == USED, written.plus(KEPT * 2));
+        assert_eq!(files(), [used, "notes".to_owned()]);
+    }
 }

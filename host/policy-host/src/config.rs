@@ -47,6 +47,9 @@ pub struct PolicyConfig {
     pub component: String,
     /// sha256 that the file must have, as 64 hexadecimal digits.
     pub sha256: Option<String>,
+    /// The file of its signature, below the policies' directory; else one named after the component,
+    /// with `.minisig` at its end, counts if it is there.
+    pub signature: Option<String>,
     /// What follows when it fails.
     pub on_failure: OnFailure,
     /// Whether its answers have an effect.
@@ -57,6 +60,8 @@ pub struct PolicyConfig {
     pub settings: BTreeMap<String, String>,
     /// What it may see beyond what every policy sees.
     pub grants: PolicyGrants,
+    /// What of its grants could not be had, for people. A policy that lacks any is not loaded.
+    pub lacking: Vec<String>,
     /// What it may use up.
     pub limits: Limits,
 }
@@ -69,11 +74,13 @@ impl PolicyConfig {
             name: name.into(),
             component: component.into(),
             sha256: None,
+            signature: None,
             on_failure: OnFailure::default(),
             mode: Mode::default(),
             optional: false,
             settings: BTreeMap::new(),
             grants: PolicyGrants::default(),
+            lacking: Vec::new(),
             limits: Limits::default(),
         }
     }

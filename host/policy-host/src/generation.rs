@@ -4,12 +4,14 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use domain::{Hook, Timestamp};
+use domain::{DecisionOutcome, Hook, JobFacts, Timestamp};
 use engine::{GrantedToPolicy, PoliciesStatus, PolicyCounters, PolicyLimits, PolicyStatus};
 
 use crate::chain::{Asked, Identity};
 use crate::config::{Limits, PolicyGrants};
 use crate::failure::Failure;
+use crate::hooks::Question;
+use crate::metrics::{self, Meters};
 use crate::policy::Policy;
 
 /// A policy that went through all steps of loading.
@@ -19,6 +21,8 @@ pub(crate) struct Loaded {
     pub(crate) component: String,
     /// The trusted key whose signature the file carries.
     pub(crate) signed_by: Option<String>,
+    /// The keys of grants that it makes no use of.
+    pub(crate) unused_grants: Vec<&'static str>,
 }
 
 /// Policies that were loaded together. A decision is made by one generation from its beginning to
@@ -45,6 +49,7 @@ impl Generation {
         let members = loaded.into_iter().map(|loaded| {
             Arc::new(Member {
                 counts: counts(&loaded.policy),
+                meters: Meters::new(&loaded.policy.identity.name, &loaded.policy.hooks),
                 loaded,
                 quarantine_after,
                 failures_in_a_row: AtomicU32::new(0),
@@ -56,6 +61,14 @@ impl Generation {
             loaded_at,
             members: members.collect(),
         }
+    }
+
+    /// Shows in the metrics that this generation is in force, after `previous`.
+    pub(crate) fn shown(&self, previous: Option<&Self>) {
+        for gone in previous.into_iter().flat_map(|before| &before.members) {
+            gone.meters.quarantined(false);
+        }
+        metrics::generation(self.number);
     }
 
     /// The policies that answer a hook, in the order in which they are asked.
@@ -101,6 +114,7 @@ fn is_same(before: &Policy, now: &Policy) -> bool {
 pub(crate) struct Member {
     loaded: Loaded,
     counts: Arc<Counts>,
+    meters: Meters,
     quarantine_after: Option<NonZeroU32>,
     /// Not kept over reloads: those that load policies anew have mended something, and decisions of
     /// the generation before do not count against this one.
@@ -121,8 +135,9 @@ impl Member {
     }
 
     /// The answer in place of a policy that is not asked, because it had failed too often in a row.
-    pub(crate) fn in_quarantine<V>(&self) -> Option<Asked<V>> {
+    pub(crate) fn in_quarantine<Q: Question>(&self) -> Option<Asked<Q::Verdict>> {
         self.quarantined_since.get()?;
+        self.count(Q::HOOK, DecisionOutcome::Quarantined);
         Some(Asked {
             answer: Err(Failure::Quarantined),
             read: Vec::new(),
@@ -130,10 +145,21 @@ impl Member {
         })
     }
 
+    /// Asks the policy, on the calling thread.
+    pub(crate) fn ask<Q: Question>(&self, question: Q, facts: Arc<JobFacts>) -> Asked<Q::Verdict> {
+        let _deciding = self.meters.deciding();
+        self.policy().ask(question, facts)
+    }
+
     /// Takes note of how a decision went that was asked for at `now`.
-    pub(crate) fn note<V>(&self, asked: &Asked<V>, now: Timestamp) {
+    pub(crate) fn note<Q: Question>(&self, asked: &Asked<Q::Verdict>, now: Timestamp) {
         self.counts.decisions.fetch_add(1, Relaxed);
-        let Err(failure) = &asked.answer else {
+        self.meters.took(Q::HOOK, asked.micros);
+        let answer = asked.answer.as_ref();
+        let outcome =
+            answer.map_or_else(|failure| failure.outcome(), |_| DecisionOutcome::Answered);
+        self.count(Q::HOOK, outcome);
+        let Err(failure) = answer else {
             // Read first: threads that decide at once would pass the line back and forth.
             if self.failures_in_a_row.load(Relaxed) > 0 {
                 self.failures_in_a_row.store(0, Relaxed);
@@ -144,6 +170,7 @@ impl Member {
         let failures = self.failures_in_a_row.fetch_add(1, Relaxed) + 1;
         let too_many = |limit: NonZeroU32| failures >= limit.get();
         if self.quarantine_after.is_some_and(too_many) && self.quarantined_since.set(now).is_ok() {
+            self.meters.quarantined(true);
             tracing::error!(
                 policy = self.policy().identity.name, failures, last = %failure,
                 "a policy failed too often in a row and is in quarantine: its on_failure answers \
@@ -152,11 +179,17 @@ impl Member {
         }
     }
 
+    fn count(&self, hook: Hook, outcome: DecisionOutcome) {
+        let policy = &self.policy().identity.name;
+        self.meters.decided(policy, hook, outcome);
+    }
+
     fn status(&self) -> PolicyStatus {
         let Loaded {
             policy,
             component,
             signed_by,
+            ..
         } = &self.loaded;
         let identity = &policy.identity;
         PolicyStatus {

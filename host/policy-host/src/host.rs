@@ -19,6 +19,7 @@ use crate::generation::{Generation, Member};
 use crate::hooks::{self, Question};
 use crate::load::Loader;
 use crate::load_error::{LoadError, LoadErrors};
+use crate::metrics;
 use crate::sandbox::SLOTS;
 
 /// How long after its limit a decision is given up on. The sandbox ends it long before; this is for
@@ -43,8 +44,10 @@ impl PolicyHost {
     /// Everything that is wrong with any policy that is not optional. One that is optional is left
     /// out, and what is wrong with it logged.
     pub fn load(config: PolicyHostConfig, now: Timestamp) -> Result<Self, LoadErrors> {
+        metrics::describe();
         let mut loader = Loader::default();
         let generation = loader.load(config, None, now)?;
+        generation.shown(None);
         Ok(Self {
             generation: ArcSwap::from_pointee(generation),
             last_failure: ArcSwapOption::empty(),
@@ -66,11 +69,14 @@ impl PolicyHost {
         let before = self.generation.load_full();
         match loader.load(config, Some(&before), now) {
             Ok(generation) => {
+                metrics::reloaded(true);
+                generation.shown(Some(&before));
                 self.generation.store(Arc::new(generation));
                 self.last_failure.store(None);
                 Ok(())
             }
             Err(errors) => {
+                metrics::reloaded(false);
                 let problems = errors.iter().map(LoadError::told).collect();
                 let failure = ReloadFailure { at: now, problems };
                 self.last_failure.store(Some(Arc::new(failure)));
@@ -117,9 +123,9 @@ impl PolicyHost {
         let mut chain = Chain::new(Q::HOOK);
         let mut facts = Arc::new(facts.clone());
         for member in generation.asked(Q::HOOK) {
-            let asked = member.in_quarantine().unwrap_or_else(|| {
-                let asked = member.policy().ask(question, Arc::clone(&facts));
-                member.note(&asked, facts.now);
+            let asked = member.in_quarantine::<Q>().unwrap_or_else(|| {
+                let asked = member.ask(question, Arc::clone(&facts));
+                member.note::<Q>(&asked, facts.now);
                 asked
             });
             if chain.take(&member.policy().identity, asked, Arc::make_mut(&mut facts)) {
@@ -134,12 +140,12 @@ impl PolicyHost {
         let mut chain = Chain::new(Q::HOOK);
         let mut facts = Arc::new(facts.clone());
         for member in generation.asked(Q::HOOK) {
-            let asked = match member.in_quarantine() {
+            let asked = match member.in_quarantine::<Q>() {
                 Some(asked) => asked,
                 None => {
                     let asked = self.ask_elsewhere(member, question, Arc::clone(&facts));
                     let asked = asked.await;
-                    member.note(&asked, facts.now);
+                    member.note::<Q>(&asked, facts.now);
                     asked
                 }
             };
@@ -162,7 +168,7 @@ impl PolicyHost {
         let limit = member.policy().limits.time;
         let decision = task::spawn_blocking({
             let member = Arc::clone(member);
-            move || member.policy().ask(question, facts)
+            move || member.ask(question, facts)
         });
         let failure = match timeout(limit + GRACE, decision).await {
             Ok(Ok(asked)) => return asked,

@@ -13,8 +13,10 @@
 //! - `guest` is what an instance can reach: getters on the job, its settings, and `wasi`, the inert
 //!   base set that compiled programs import whether they use it or not.
 //! - `sandbox` is the WebAssembly engine with its pool, `ticker` the clock that ends long decisions.
-//! - `load` takes a file through pin, contract, imports, compilation and settings; `artifacts` keeps
-//!   what was compiled.
+//! - `load` takes a file through its steps: it is verified (pin and signature, `trust`), compiled, held
+//!   against the contract, asked about its settings and then about sample jobs (`probe`); `artifacts`
+//!   keeps what was compiled.
+//! - `metrics` counts.
 //!
 //! No type of the WebAssembly engine crosses this crate's public face.
 
@@ -31,9 +33,12 @@ mod host;
 mod linked;
 mod load;
 mod load_error;
+mod metrics;
 mod policy;
+mod probe;
 mod sandbox;
 mod ticker;
+mod trust;
 mod wasi;
 
 pub use artifacts::ArtifactStore;
@@ -43,3 +48,4 @@ pub use config::{
 };
 pub use host::PolicyHost;
 pub use load_error::{LoadError, LoadErrors, LoadProblem, LoadStep};
+pub use trust::SignatureProblem;

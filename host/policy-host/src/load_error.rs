@@ -2,19 +2,24 @@
 
 use std::fmt;
 
+use domain::Hook;
 use engine::ReloadProblem;
 
 use crate::failure::Failure;
+use crate::trust::SignatureProblem;
 
 /// Everything that keeps policies from being loaded, one problem a line.
 #[derive(Debug)]
 pub struct LoadErrors(pub(crate) Vec<LoadError>);
 
 impl LoadErrors {
-    /// One problem that is about the configuration as a whole.
-    pub(crate) fn of_all(problem: LoadProblem) -> Self {
-        let policy = None;
-        Self(vec![LoadError { policy, problem }])
+    /// Problems that are about the configuration as a whole.
+    pub(crate) fn of_all(problems: Vec<LoadProblem>) -> Self {
+        let about_all = |problem| LoadError {
+            policy: None,
+            problem,
+        };
+        Self(problems.into_iter().map(about_all).collect())
     }
 
     /// The problems, in the order of the configuration.
@@ -68,8 +73,8 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// The steps of loading, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// The steps of loading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadStep {
     /// What the configuration says makes sense.
     Configuration,
@@ -145,6 +150,23 @@ pub enum LoadProblem {
         /// What the configuration says.
         pinned: String,
     },
+    /// There is something wrong with its signature.
+    #[error("signature {file}: {problem}")]
+    Signature {
+        /// The signature's file, below the policies' directory.
+        file: String,
+        /// What is wrong with it.
+        problem: SignatureProblem,
+    },
+    /// What the configuration calls a trusted key is none.
+    #[error("trusted_keys: {0} is no public key of minisign")]
+    TrustedKey(String),
+    /// Signatures are demanded, and nobody's would count.
+    #[error("require_signature: there are no trusted_keys that could have signed")]
+    NoTrustedKey,
+    /// Something that it was granted cannot be had.
+    #[error("grants: {0}")]
+    Grant(String),
     /// Its file is no WebAssembly component.
     #[error("component {file}: {what}")]
     NotComponent {
@@ -195,6 +217,16 @@ pub enum LoadProblem {
         /// What is wrong with it.
         message: String,
     },
+    /// It failed at a sample job.
+    #[error("{hook}, asked about {sample}: {failure}")]
+    Probe {
+        /// The hook.
+        hook: Hook,
+        /// What it was asked about.
+        sample: &'static str,
+        /// How it failed.
+        failure: String,
+    },
     /// There is no sandbox to run it in.
     #[error("{0}")]
     Sandbox(String),
@@ -205,12 +237,17 @@ impl LoadProblem {
     #[must_use]
     pub fn step(&self) -> LoadStep {
         match self {
-            Self::Name(_) | Self::Limit(_) | Self::NoDirectory | Self::PinForm => {
-                LoadStep::Configuration
-            }
+            Self::Name(_)
+            | Self::Limit(_)
+            | Self::NoDirectory
+            | Self::PinForm
+            | Self::TrustedKey(_)
+            | Self::NoTrustedKey
+            | Self::Grant(_) => LoadStep::Configuration,
             Self::Read { .. }
             | Self::TooLarge { .. }
             | Self::Pin { .. }
+            | Self::Signature { .. }
             | Self::NotComponent { .. } => LoadStep::Verify,
             Self::Compile(_) | Self::Sandbox(_) => LoadStep::Compile,
             Self::OtherVersion { .. }
@@ -220,6 +257,7 @@ impl LoadProblem {
             | Self::Imports(_)
             | Self::Export { .. } => LoadStep::Imports,
             Self::SettingsCheck(_) | Self::Setting { .. } => LoadStep::Settings,
+            Self::Probe { .. } => LoadStep::Probe,
         }
     }
 }

@@ -155,7 +155,7 @@ fn version_problem(name: &str) -> LoadProblem {
 }
 
 /// What is wrong with an import of this name.
-pub(super) fn import_problem(name: &str) -> Option<LoadProblem> {
+fn import_problem(name: &str) -> Option<LoadProblem> {
     match of_contract(name) {
         Some((_, version)) if version != Some(CONTRACT_VERSION) => Some(version_problem(name)),
         Some(("types", _)) => None,
@@ -169,7 +169,7 @@ pub(super) fn import_problem(name: &str) -> Option<LoadProblem> {
 }
 
 /// What is wrong with an export of this name.
-pub(super) fn export_problem(name: &str) -> Option<LoadProblem> {
+fn export_problem(name: &str) -> Option<LoadProblem> {
     match of_contract(name)? {
         (_, version) if version != Some(CONTRACT_VERSION) => Some(version_problem(name)),
         (interface, _) if !is_exported_interface(interface) => {
