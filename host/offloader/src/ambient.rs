@@ -61,6 +61,35 @@ pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
+/// What the process uses of the machine.
+pub(crate) struct Process {
+    /// Bytes of its memory that are in RAM.
+    pub(crate) resident_bytes: u64,
+    /// Its open files and sockets.
+    pub(crate) open_files: u32,
+}
+
+/// What this process uses; `None` where the system does not tell.
+pub(crate) fn process() -> Option<Process> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kilobytes = status.lines().find_map(|line| {
+        let value = line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?;
+        value.trim().parse::<u64>().ok()
+    })?;
+    // The directory itself is open while it is read.
+    let open = std::fs::read_dir("/proc/self/fd").ok()?.count() - 1;
+    Some(Process {
+        resident_bytes: kilobytes * 1024,
+        open_files: u32::try_from(open).unwrap_or(u32::MAX),
+    })
+}
+
+/// Bytes that are free, for this user, on the disk of a path.
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// The time on the wall.
 pub(crate) fn wall_clock() -> Timestamp {
     let since = SystemTime::now()

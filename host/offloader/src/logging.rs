@@ -77,9 +77,11 @@ where
     }
 }
 
-/// Our own lines from `level` on; of the libraries only what goes wrong.
+/// Our own lines from `level` on; of the libraries only what goes wrong. What the administrator did
+/// is written down in any case.
 fn targets(level: LevelFilter) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_target("offloader", level)
+        .with_target(api::AUDIT_TARGET, level.max(LevelFilter::INFO))
 }

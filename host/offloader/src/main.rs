@@ -4,11 +4,16 @@ mod ambient;
 mod cli;
 mod clock;
 mod config;
+mod config_file;
 mod job_output;
 mod listen;
 mod logging;
+mod metrics;
+mod policies;
 mod serve;
 mod state;
+mod systemd;
+mod watching;
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -16,7 +21,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use cli::{Cli, Command, ConfigFile};
-use config::{Loaded, Problem, Source};
+use config::{Loaded, Problem};
+use config_file::ConfigFileError;
 
 /// Ended as asked.
 const DONE: u8 = 0;
@@ -71,7 +77,7 @@ fn serve(file: &ConfigFile) -> u8 {
         .map_err(|error| (NOT_STARTED, error.into()))
         .and_then(|runtime| {
             runtime.block_on(async {
-                let service = serve::start(config)
+                let service = serve::start(config, (file.path.clone(), has_file))
                     .await
                     .map_err(|error| (NOT_STARTED, error))?;
                 service.run().await.map_err(|error| (FAILED, error))
@@ -94,38 +100,17 @@ fn serve(file: &ConfigFile) -> u8 {
 
 /// The configuration, and whether there was a file of it.
 fn load(path: &Path) -> Result<(Loaded, bool), u8> {
-    let text = match ambient::read_text(path) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => {
-            say([format!(
-                "error: cannot read the configuration {}: {error}",
-                path.display()
-            )]);
-            return Err(MISCONFIGURED);
+    config_file::read(path).map_err(|error| {
+        match error {
+            ConfigFileError::Unreadable { .. } => say([format!("error: {error}")]),
+            ConfigFileError::Wrong(wrong) => {
+                let (problems, warnings) = (wrong.problems.iter(), wrong.warnings.iter());
+                say(problems.map(|problem| format!("error: {problem}")));
+                say(warnings.map(|warning| format!("warning: {warning}")));
+            }
         }
-    };
-    let name = path.display().to_string();
-    let loaded = config::load(
-        Source {
-            name: &name,
-            text: text.as_deref(),
-        },
-        &ambient::environment(),
-    );
-    loaded
-        .map(|loaded| (loaded, text.is_some()))
-        .map_err(|wrong| {
-            say(wrong
-                .problems
-                .iter()
-                .map(|problem| format!("error: {problem}")));
-            say(wrong
-                .warnings
-                .iter()
-                .map(|warning| format!("warning: {warning}")));
-            MISCONFIGURED
-        })
+        MISCONFIGURED
+    })
 }
 
 fn tell_about(config: &config::Config, warnings: &[Problem], path: &Path, has_file: bool) {

@@ -156,6 +156,8 @@ pub(crate) async fn start(config: Config, file: (PathBuf, bool)) -> anyhow::Resu
         clock,
         auth: AuthSettings {
             allow_self_registration: config.api.allow_self_registration,
+            self_registration_networks: config.api.self_registration_networks,
+            self_registration_clients: config.api.self_registration_clients,
             admin_secret: config.api.admin_secret,
             session_lifetime: config.api.session_lifetime,
         },

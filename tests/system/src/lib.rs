@@ -20,6 +20,8 @@
 
 mod daemon;
 mod engine;
+mod policies;
 
 pub use daemon::{ADMIN_SECRET, Daemon, Ended, KEY, Setup};
 pub use engine::{TestEngine, need_engine};
+pub use policies::policy_file;

@@ -1,13 +1,16 @@
 //! `[api]`: where the service listens, and who may call.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use domain::Secret;
+use ipnet::IpNet;
 
-use super::document::{Section, UnknownKeys};
-use super::values::{boolean, number, text};
+use super::document::{Raw, Section, UnknownKeys};
+use super::values::{boolean, number, number32, text, texts};
 
 /// Where and to whom the service speaks.
 #[derive(Debug)]
@@ -15,6 +18,10 @@ pub(crate) struct Api {
     pub(crate) listen: ListenAddress,
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) allow_self_registration: bool,
+    /// Where clients have to call from to register themselves; empty is anywhere.
+    pub(crate) self_registration_networks: Vec<IpNet>,
+    /// At how many clients no further one registers itself; `None` is no limit.
+    pub(crate) self_registration_clients: Option<NonZeroU32>,
     /// The administrator's secret, where there is to be one.
     pub(crate) admin_secret: Option<Secret>,
     pub(crate) session_lifetime: Duration,
@@ -44,7 +51,7 @@ impl fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let host = match host
             .strip_prefix('[')
@@ -75,6 +82,12 @@ pub(super) fn read(root: &Section<'_>) -> Api {
                 boolean,
             )
             .unwrap_or(false),
+        self_registration_networks: security
+            .get("self_registration_networks", networks)
+            .unwrap_or_default(),
+        self_registration_clients: security
+            .get("self_registration_clients", number32(0))
+            .and_then(NonZeroU32::new),
         admin_secret: admin_secret(&security),
         session_lifetime: session_lifetime(&security),
     };
@@ -124,6 +137,17 @@ fn tls(http: &Section<'_>) -> Option<TlsFiles> {
         certificate: certificate.into(),
         key: key.into(),
     })
+}
+
+/// Networks and single addresses.
+fn networks(raw: Raw<'_>) -> Result<Vec<IpNet>, String> {
+    let network = |text: String| {
+        let address = || text.parse().map(|address: IpAddr| address.into());
+        text.parse()
+            .or_else(|_| address())
+            .map_err(|_| format!("expected networks such as \"10.0.0.0/8\", found {text:?}"))
+    };
+    texts(raw)?.into_iter().map(network).collect()
 }
 
 fn admin_secret(security: &Section<'_>) -> Option<Secret> {

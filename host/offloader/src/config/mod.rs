@@ -9,6 +9,7 @@ mod environment;
 mod gate;
 mod jobs;
 mod logger;
+mod metrics;
 mod policies;
 mod show;
 mod store;
@@ -25,6 +26,7 @@ pub(crate) use document::{Place, Problem};
 pub(crate) use environment::Environment;
 pub(crate) use jobs::Jobs;
 pub(crate) use logger::{FileLog, Logger};
+pub(crate) use metrics::Metrics;
 pub(crate) use policies::Policies;
 pub(crate) use store::Store;
 
@@ -37,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) store: Store,
     pub(crate) jobs: Jobs,
     pub(crate) logger: Logger,
+    pub(crate) metrics: Metrics,
     pub(crate) grants: Grants,
     pub(crate) policies: Policies,
     pub(crate) docker: Docker,
@@ -130,6 +133,7 @@ fn read<'a>(reader: &'a Reader<'a>, document: &'a DeTable<'a>, has_file: bool) -
         api: api::read(&root),
         store: store::read(&root),
         logger: logger::read(&root, has_file),
+        metrics: metrics::read(&root),
         grants: gate::read(&root, &jobs.image_registry, modes),
         policies: policies::read(&root),
         docker: docker(reader),

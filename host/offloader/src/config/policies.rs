@@ -10,10 +10,12 @@ use super::document::{Raw, Section, UnknownKeys};
 use super::values::{boolean, bytes, duration, number32, text, texts, word};
 
 /// The policies and where their components are.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Policies {
     /// The directory that components are named in.
     pub(crate) dir: Option<PathBuf>,
+    /// Whether policies are loaded anew when something in their directory has changed.
+    pub(crate) watch: bool,
     /// In the order in which they are asked.
     pub(crate) policies: Vec<PolicyConfig>,
 }
@@ -36,6 +38,7 @@ pub(super) fn read(root: &Section<'_>) -> Policies {
         reader.problem(reader.place(&key), &key, message);
     }
     let dir = section.get("dir", text).map(PathBuf::from);
+    let watch = section.get("watch", boolean).unwrap_or(false);
     let mut policies: Vec<PolicyConfig> = Vec::new();
     for table in section.sections("policy") {
         let place = reader.place(&table.key("name"));
@@ -56,7 +59,11 @@ pub(super) fn read(root: &Section<'_>) -> Policies {
         );
     }
     section.finish();
-    Policies { dir, policies }
+    Policies {
+        dir,
+        watch,
+        policies,
+    }
 }
 
 fn read_policy(table: &Section<'_>) -> Option<PolicyConfig> {

@@ -16,6 +16,13 @@ const SECRET: &str = "(not shown)";
 impl Config {
     /// The configuration in force. A file with this text means the same, but for secrets.
     pub(crate) fn show(&self) -> String {
+        let mut root = self.show_rest();
+        root.insert("policies".into(), self.show_policies().into());
+        root.to_string()
+    }
+
+    /// What is in force beside the policies: what only a restart changes.
+    pub(crate) fn show_rest(&self) -> Table {
         let mut root = Table::new();
         root.insert("api".into(), self.show_api().into());
         root.insert(
@@ -32,8 +39,17 @@ impl Config {
             );
         }
         root.insert("gate".into(), gate.into());
-        root.insert("policies".into(), self.show_policies().into());
-        root.to_string()
+        root.insert("metrics".into(), self.show_metrics().into());
+        root
+    }
+
+    fn show_metrics(&self) -> Table {
+        let listen = self.metrics.listen.as_ref();
+        let listen = listen.map_or_else(String::new, ToString::to_string);
+        table([
+            ("enable", self.metrics.enable.into()),
+            ("listen_address", text(&listen)),
+        ])
     }
 
     fn show_api(&self) -> Table {
@@ -50,11 +66,17 @@ impl Config {
             ("tls", tls.into()),
         ]);
         let minutes = i64::try_from(self.api.session_lifetime.as_secs() / 60).unwrap_or(i64::MAX);
+        let networks = self.api.self_registration_networks.iter();
+        let networks: Vec<_> = networks.map(ToString::to_string).collect();
+        let clients = self.api.self_registration_clients;
+        let clients = clients.map_or(0, |clients| i64::from(clients.get()));
         let security = table([
             (
                 "allow_self_registration",
                 self.api.allow_self_registration.into(),
             ),
+            ("self_registration_networks", texts(&networks)),
+            ("self_registration_clients", clients.into()),
             ("enable_admin", self.api.admin_secret.is_some().into()),
             (
                 "admin_secret_key",
@@ -120,6 +142,7 @@ impl Config {
         if let Some(dir) = &self.policies.dir {
             shown.insert("dir".into(), path(dir));
         }
+        shown.insert("watch".into(), self.policies.watch.into());
         let policies = self.policies.policies.iter().map(|policy| {
             let limits = &policy.limits;
             let settings = policy

@@ -702,3 +702,45 @@ fn the_example_is_a_configuration() {
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.config.policies.policies.len(), 4);
 }
+
+#[test]
+fn self_registration_can_be_limited() {
+    let config = good(
+        "[api.security]\nself_registration_networks = [\"10.0.0.0/8\", \"::1\"]\nself_registration_clients = 3",
+        &[],
+    );
+    let networks = config.api.self_registration_networks.iter();
+    let networks: Vec<_> = networks.map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
+    assert_eq!(config.api.self_registration_clients.map(u32::from), Some(3));
+    let config = good("api.security.self_registration_clients = 0", &[]);
+    assert_eq!(config.api.self_registration_clients, None);
+    assert_eq!(
+        problems(
+            "api.security.self_registration_networks = [\"10.0.0.0/33\"]",
+            &[]
+        ),
+        [
+            "c.toml:1: api.security.self_registration_networks: expected networks such as \"10.0.0.0/8\", found \"10.0.0.0/33\""
+        ]
+    );
+}
+
+#[test]
+fn metrics_are_on_and_have_no_address_of_their_own_unless_asked_for() {
+    let metrics = good("", &[]).metrics;
+    assert!(metrics.enable && metrics.listen.is_none());
+    let metrics = good("[metrics]\nenable = false\nlisten_address = \":9100\"", &[]).metrics;
+    assert!(!metrics.enable);
+    assert_eq!(metrics.listen.unwrap().to_string(), ":9100");
+    assert_eq!(
+        problems(
+            "[metrics]\nlisten_adress = \"\"\nlisten_address = \"9100\"",
+            &[]
+        ),
+        [
+            "c.toml:2: metrics.listen_adress: unknown key, did you mean listen_address?",
+            "c.toml:3: metrics.listen_address: expected HOST:PORT, :PORT or nothing, found \"9100\""
+        ]
+    );
+}

@@ -4,4 +4,6 @@
 mod auth;
 mod http;
 mod jobs;
+mod metrics;
+mod policies;
 mod service;
