@@ -6,6 +6,7 @@
 mod answer;
 mod engine;
 mod facts;
+mod facts_past;
 mod fault;
 mod job_loop;
 mod life;
@@ -20,6 +21,7 @@ mod submit;
 mod sweep;
 
 pub use engine::{Engine, EngineConfig, Health, Ports};
+pub use facts_past::{Forgotten, at_decision};
 pub use fault::FaultPoint;
 pub use live::JobView;
 pub use policy_control::*;

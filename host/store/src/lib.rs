@@ -5,6 +5,7 @@
 //! it is durable. Reads go through connections of their own and wait for no writer.
 
 mod failure;
+mod history;
 mod jobs;
 mod keys;
 mod open;
@@ -18,5 +19,6 @@ mod writer;
 #[cfg(test)]
 mod testing;
 
+pub use history::History;
 pub use open::OpenError;
 pub use store::{SqliteStore, StoreConfig};

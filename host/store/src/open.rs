@@ -172,7 +172,7 @@ fn open_or_create(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+pub(crate) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     db.busy_timeout(Duration::from_secs(5))?;
     db.set_prepared_statement_cache_capacity(64);
@@ -233,7 +233,7 @@ fn prepare(db: &mut Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "journal_size_limit", 16 << 20)
 }
 
-fn explain(path: &Path, operation: &'static str, error: &rusqlite::Error) -> OpenError {
+pub(crate) fn explain(path: &Path, operation: &'static str, error: &rusqlite::Error) -> OpenError {
     let (path, detail) = (path.to_path_buf(), error.to_string());
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::Foreign { path },
