@@ -177,18 +177,40 @@ pub(crate) fn forget(db: &Connection, id: &JobId, key_until: Timestamp) -> Resul
     keys::keep_until(db, id, key_until)
 }
 
-/// Removes records of jobs that were removed before `before`, and keys that ran out. A job counts
-/// as removed from the first time that this sees it so: a record may stay longer, never shorter.
-pub(crate) fn prune(db: &Connection, before: Timestamp, now: Timestamp) -> Result<u64, Failure> {
-    db.prepare_cached(
-        "UPDATE jobs SET removed_at = ?1 WHERE state = 'removed' AND removed_at IS NULL",
-    )?
-    .execute([now.as_millis()])?;
+/// What one step of pruning did.
+pub(crate) struct Pruned {
+    /// How many records it removed.
+    pub(crate) records: u64,
+    /// Whether another step has something to do.
+    pub(crate) more: bool,
+}
+
+/// How many rows of each table a step of pruning takes: some milliseconds of work, so that whoever
+/// saves something meanwhile hardly waits.
+const PRUNED_AT_ONCE: usize = 200;
+
+/// Removes some of the records of jobs that were removed before `before`, and of the keys that ran
+/// out. A job counts as removed from the first time that this sees it so: a record may stay longer,
+/// never shorter.
+pub(crate) fn prune(db: &Connection, before: Timestamp, now: Timestamp) -> Result<Pruned, Failure> {
+    let limit = PRUNED_AT_ONCE as i64;
+    let seen = db
+        .prepare_cached(
+            "UPDATE jobs SET removed_at = ?1 WHERE seq IN
+                 (SELECT seq FROM jobs WHERE state = 'removed' AND removed_at IS NULL LIMIT ?2)",
+        )?
+        .execute([now.as_millis(), limit])?;
     let pruned = db
-        .prepare_cached("DELETE FROM jobs WHERE state = 'removed' AND removed_at < ?1")?
-        .execute([before.as_millis()])?;
-    keys::prune(db, now)?;
-    Ok(pruned as u64)
+        .prepare_cached(
+            "DELETE FROM jobs WHERE seq IN
+                 (SELECT seq FROM jobs WHERE state = 'removed' AND removed_at < ?1 LIMIT ?2)",
+        )?
+        .execute([before.as_millis(), limit])?;
+    let keys = keys::prune(db, now, limit)?;
+    Ok(Pruned {
+        records: pruned as u64,
+        more: [seen, pruned, keys].contains(&PRUNED_AT_ONCE),
+    })
 }
 
 /// The job of that id.
@@ -298,7 +320,20 @@ pub(crate) fn page(db: &Connection, query: &JobQuery) -> Result<Vec<Job>, Failur
     seqs.sort_unstable_by(|a, b| b.cmp(a));
     seqs.dedup();
     seqs.truncate(query.limit as usize);
-    load_all(db, &seqs)
+    // A record that is past reading hides no other.
+    let load = |seq: &i64| match load_all(db, &[*seq]) {
+        Err(Failure::Malformed(detail)) => {
+            tracing::error!(
+                seq,
+                detail,
+                "the record of a job cannot be read; it is left out"
+            );
+            Ok(Vec::new())
+        }
+        loaded => loaded,
+    };
+    let pages: Result<Vec<_>, _> = seqs.iter().map(load).collect();
+    Ok(pages?.concat())
 }
 
 /// Every job but the removed, in the order of acceptance.

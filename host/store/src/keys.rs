@@ -75,9 +75,13 @@ pub(crate) fn keep_until(db: &Connection, job: &JobId, until: Timestamp) -> Resu
     Ok(())
 }
 
-/// Removes keys that stand for nothing any more.
-pub(crate) fn prune(db: &Connection, now: Timestamp) -> Result<(), Failure> {
-    db.prepare_cached("DELETE FROM keys WHERE until IS NOT NULL AND until <= ?1")?
-        .execute([now.as_millis()])?;
-    Ok(())
+/// Removes keys that stand for nothing any more, at most `limit` of them; how many, it tells.
+pub(crate) fn prune(db: &Connection, now: Timestamp, limit: i64) -> Result<usize, Failure> {
+    let pruned = db
+        .prepare_cached(
+            "DELETE FROM keys WHERE (owner, digest) IN
+                 (SELECT owner, digest FROM keys WHERE until IS NOT NULL AND until <= ?1 LIMIT ?2)",
+        )?
+        .execute([now.as_millis(), limit])?;
+    Ok(pruned)
 }

@@ -1,17 +1,21 @@
 //! Opening the database: only ours, only whole, only one process at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use domain::Timestamp;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
+use crate::failure::Failure;
 use crate::schema::{APPLICATION_ID, MIGRATIONS};
+use crate::set_aside::{self, SetAside, with};
+use crate::{jobs, wal};
 
-/// Why the store could not be opened. Nothing in it was changed.
+/// Why the store could not be opened. No record in it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file, or one beside it, cannot be created or written.
@@ -49,7 +53,7 @@ pub enum OpenError {
     Damaged {
         /// The database.
         path: PathBuf,
-        /// What the integrity check found first.
+        /// What was found first.
         detail: String,
     },
     /// Something else failed.
@@ -81,36 +85,98 @@ const READERS: usize = 2;
 const WRITER_CACHE_KIB: i64 = 2000;
 const READER_CACHE_KIB: i64 = 512;
 
+/// A database up to this size is checked through and through, which takes half a second at most.
+/// Of a larger one only the structure is: an index that does not fit its table goes unnoticed.
+const CHECKED_WHOLE_BYTES: i64 = 64 << 20;
+
 pub(crate) fn open(path: &Path) -> Result<Opened, OpenError> {
     let lock = lock(path)?;
+    Ok(open_files(path)?.under(lock))
+}
+
+/// The same; a damaged database is set aside first.
+pub(crate) fn open_or_set_aside(
+    path: &Path,
+    now: Timestamp,
+) -> Result<(Opened, Option<SetAside>), OpenError> {
+    let lock = lock(path)?;
+    let detail = match open_files(path) {
+        Ok(files) => return Ok((files.under(lock), None)),
+        Err(OpenError::Damaged { detail, .. }) => detail,
+        Err(error) => return Err(error),
+    };
+    let aside = set_aside::set_aside(path, now).map_err(|error| OpenError::Failed {
+        path: path.into(),
+        operation: "setting it aside, for it is damaged",
+        detail: error.to_string(),
+    })?;
+    let set_aside = SetAside {
+        path: aside,
+        detail,
+    };
+    Ok((open_files(path)?.under(lock), Some(set_aside)))
+}
+
+/// A database that was opened under a lock.
+struct Files {
+    writer: Connection,
+    readers: Vec<Connection>,
+}
+
+impl Files {
+    fn under(self, lock: File) -> Opened {
+        let Self { writer, readers } = self;
+        Opened {
+            writer,
+            readers,
+            lock,
+        }
+    }
+}
+
+fn open_files(path: &Path) -> Result<Files, OpenError> {
     recognize(path)?;
     let mut writer = connect(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
     )
-    .map_err(|error| explain(path, "opening the file", &error))?;
+    .map_err(|error| explain_ours(path, "opening the file", &error))?;
+    // What is damaged stays as it is: closing it must not tidy up.
+    writer
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(|error| explain_ours(path, "opening the file", &error))?;
+    let made_ready = make_ready(path, &mut writer);
+    if !matches!(made_ready, Err(OpenError::Damaged { .. })) {
+        writer
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
+            .map_err(|error| explain_ours(path, "opening the file", &error))?;
+    }
+    Ok(Files {
+        writer,
+        readers: made_ready?,
+    })
+}
+
+/// Checks the database, brings its tables up to date, and opens it for reading too.
+fn make_ready(path: &Path, writer: &mut Connection) -> Result<Vec<Connection>, OpenError> {
     if writer.is_readonly("main").unwrap_or(true) {
         return Err(OpenError::NotWritable {
             path: path.into(),
             detail: "it may only be read".into(),
         });
     }
-    check(path, &writer)?;
-    prepare(&mut writer)
-        .map_err(|error| explain(path, "bringing the tables up to date", &error))?;
-    let readers = (0..READERS)
+    check(path, writer)?;
+    prepare(writer)
+        .map_err(|error| explain_ours(path, "bringing the tables up to date", &error))?;
+    check_unfinished(path, writer)?;
+    (0..READERS)
         .map(|_| {
             let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
             reader.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
             Ok(reader)
         })
         .collect::<rusqlite::Result<_>>()
-        .map_err(|error| explain(path, "opening it for reading", &error))?;
-    Ok(Opened {
-        writer,
-        readers,
-        lock,
-    })
+        .map_err(|error| explain_ours(path, "opening it for reading", &error))
 }
 
 /// Keeps other processes out. The lock is on a file of its own: closing a second handle on the
@@ -144,18 +210,55 @@ fn recognize(path: &Path) -> Result<(), OpenError> {
     file.take(HEADER as u64)
         .read_to_end(&mut header)
         .map_err(not_writable)?;
-    let interrupted_creation = PathBuf::from(format!("{}-journal", path.display()));
-    if header.is_empty() || interrupted_creation.exists() {
-        return Ok(());
+    if header.is_empty() || with(path, "-journal").exists() {
+        // SQLite would take an empty database for a new one, and throw the log of the old one away.
+        return match log_damage(path, header.is_empty()).map_err(not_writable)? {
+            Some(detail) => Err(OpenError::Damaged {
+                path: path.into(),
+                detail,
+            }),
+            None => Ok(()),
+        };
+    }
+    // What a disk gives back for a sector that it lost.
+    if header.iter().all(|byte| *byte == 0) {
+        return Err(OpenError::Damaged {
+            path: path.into(),
+            detail: "its beginning is all zeros".into(),
+        });
     }
     let ours = header.starts_with(MAGIC)
         && header.get(APPLICATION_ID_AT..APPLICATION_ID_AT + 4)
             == Some(&APPLICATION_ID.to_be_bytes());
-    if ours {
-        Ok(())
-    } else {
-        Err(OpenError::Foreign { path: path.into() })
+    if !ours {
+        return Err(OpenError::Foreign { path: path.into() });
     }
+    match log_damage(path, false).map_err(not_writable)? {
+        Some(detail) => Err(OpenError::Damaged {
+            path: path.into(),
+            detail,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// What is wrong with the write-ahead log beside a database, if there is one.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "SQLite takes a path, so the files beside go by path too"
+)]
+fn log_damage(path: &Path, no_database: bool) -> io::Result<Option<String>> {
+    let log = match File::open(with(path, "-wal")) {
+        Ok(log) => log,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if no_database && log.metadata()?.len() > 0 {
+        return Ok(Some(
+            "it is empty, and its write-ahead log is not".to_owned(),
+        ));
+    }
+    wal::damage(BufReader::with_capacity(1 << 16, log))
 }
 
 #[expect(
@@ -185,7 +288,7 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connect
 fn check(path: &Path, db: &Connection) -> Result<(), OpenError> {
     let read =
         |pragma: &str| db.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0));
-    let failed = |error| explain(path, "looking at it", &error);
+    let failed = |error| explain_ours(path, "looking at it", &error);
     let application = read("application_id").map_err(failed)?;
     let found = read("user_version").map_err(failed)?;
     let empty = found == 0 && application == 0 && read("page_count").map_err(failed)? == 0;
@@ -200,9 +303,13 @@ fn check(path: &Path, db: &Connection) -> Result<(), OpenError> {
             known,
         });
     }
-    let verdict: String = db
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(failed)?;
+    let bytes = read("page_count").map_err(failed)? * read("page_size").map_err(failed)?;
+    let check = if bytes <= CHECKED_WHOLE_BYTES {
+        "PRAGMA integrity_check(1)"
+    } else {
+        "PRAGMA quick_check(1)"
+    };
+    let verdict: String = db.query_row(check, [], |row| row.get(0)).map_err(failed)?;
     if verdict != "ok" {
         return Err(OpenError::Damaged {
             path: path.into(),
@@ -210,6 +317,27 @@ fn check(path: &Path, db: &Connection) -> Result<(), OpenError> {
         });
     }
     Ok(())
+}
+
+/// Sees that every job can be read that has something left to be done.
+fn check_unfinished(path: &Path, db: &Connection) -> Result<(), OpenError> {
+    let failure = match jobs::unfinished(db) {
+        Ok(_) => return Ok(()),
+        Err(failure) => failure,
+    };
+    let known = match &failure {
+        Failure::Sql(error) => explain_ours(path, "reading unfinished jobs", error),
+        failure => OpenError::Damaged {
+            path: path.into(),
+            detail: failure.to_string(),
+        },
+    };
+    Err(match known {
+        // The tables are those of this version, so a statement that does not fit them means that
+        // their description is spoilt.
+        OpenError::Failed { path, detail, .. } => OpenError::Damaged { path, detail },
+        known => known,
+    })
 }
 
 /// Settings of the connection and migrations. A new file gets its tables while it still has a
@@ -231,6 +359,17 @@ fn prepare(db: &mut Connection) -> rusqlite::Result<()> {
     }
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "journal_size_limit", 16 << 20)
+}
+
+/// What an error means, of a file whose beginning says that it is ours.
+fn explain_ours(path: &Path, operation: &'static str, error: &rusqlite::Error) -> OpenError {
+    match explain(path, operation, error) {
+        OpenError::Foreign { path } => OpenError::Damaged {
+            path,
+            detail: error.to_string(),
+        },
+        known => known,
+    }
 }
 
 pub(crate) fn explain(path: &Path, operation: &'static str, error: &rusqlite::Error) -> OpenError {
@@ -257,3 +396,8 @@ pub(crate) fn explain(path: &Path, operation: &'static str, error: &rusqlite::Er
 #[expect(clippy::disallowed_methods, reason = "tests prepare files")]
 #[path = "open_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests spoil files")]
+#[path = "damage_tests.rs"]
+mod damage_tests;

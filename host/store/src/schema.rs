@@ -4,7 +4,7 @@
 pub(crate) const APPLICATION_ID: i32 = 0x4F66_666C;
 
 /// Each entry takes the schema from its index to the next version. Released entries never change.
-pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
+pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 /// Times are Unix milliseconds. `seq` is the order of acceptance and never used twice.
 const VERSION_1: &str = "
@@ -105,4 +105,16 @@ CREATE TABLE probe (filler BLOB NOT NULL) STRICT;
 /// Decisions of policies that are only monitored are kept too.
 const VERSION_3: &str = "
 ALTER TABLE decisions ADD COLUMN enforced INTEGER NOT NULL DEFAULT TRUE;
+";
+
+/// The service's time and what the machine's clocks said then; `boot` and `uptime_ms` are empty
+/// where the machine does not tell.
+const VERSION_4: &str = "
+CREATE TABLE clock_mark (
+    id        INTEGER PRIMARY KEY CHECK (id = 1),
+    time      INTEGER NOT NULL,
+    wall      INTEGER NOT NULL,
+    boot      TEXT,
+    uptime_ms INTEGER
+) STRICT;
 ";

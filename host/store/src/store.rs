@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::{ClientId, Decision, Job, JobId, RegistrationId, Timestamp};
+use domain::{ClientId, ClockMark, Decision, Job, JobId, RegistrationId, Timestamp};
 use engine::{
     Accepted, JobKey, JobQuery, KeyedJob, NewJob, Registered, RegisteredClient, Registration,
     Registrations, Store, StoreError,
@@ -13,10 +13,11 @@ use engine::{
 use rusqlite::Connection;
 
 use crate::failure::Failure;
-use crate::open::{self, OpenError};
+use crate::open::{self, OpenError, Opened};
 use crate::readers::Readers;
+use crate::set_aside::SetAside;
 use crate::writer::Writer;
-use crate::{jobs, keys, registrations};
+use crate::{clock_mark, jobs, keys, registrations};
 
 /// Where the store is.
 #[derive(Debug, Clone)]
@@ -47,10 +48,24 @@ impl SqliteStore {
     /// # Errors
     /// When it cannot be had, or is not one of ours, newer, damaged or in use. It is left as it is.
     pub fn open(config: StoreConfig) -> Result<Self, OpenError> {
-        let StoreConfig { path } = config;
-        let opened = open::open(&path)?;
+        Self::start(open::open(&config.path)?, config)
+    }
+
+    /// The same; but a database of ours that is damaged is set aside, whole, and a new one begun.
+    ///
+    /// # Errors
+    /// As for [`Self::open`], and when what is damaged cannot be renamed.
+    pub fn open_or_set_aside(
+        config: StoreConfig,
+        now: Timestamp,
+    ) -> Result<(Self, Option<SetAside>), OpenError> {
+        let (opened, set_aside) = open::open_or_set_aside(&config.path, now)?;
+        Ok((Self::start(opened, config)?, set_aside))
+    }
+
+    fn start(opened: Opened, config: StoreConfig) -> Result<Self, OpenError> {
         let writer = Writer::start(opened.writer).map_err(|error| OpenError::Failed {
-            path,
+            path: config.path,
             operation: "starting its thread",
             detail: error.to_string(),
         })?;
@@ -59,6 +74,23 @@ impl SqliteStore {
             writer,
             _lock: opened.lock,
         })
+    }
+
+    /// The service's time as it was kept last, with what the clocks said then.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn clock_mark(&self) -> Result<Option<ClockMark>, StoreError> {
+        self.look_up("reading the time", clock_mark::read)
+    }
+
+    /// Keeps the service's time for the next start.
+    ///
+    /// # Errors
+    /// When it cannot be saved.
+    pub async fn save_clock_mark(&self, mark: ClockMark) -> Result<(), StoreError> {
+        self.write("saving the time", move |db| clock_mark::save(db, &mark))
+            .await
     }
 
     async fn write<T: Send + 'static>(
@@ -144,10 +176,18 @@ impl Store for SqliteStore {
     }
 
     async fn prune(&self, before: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
-        self.write("removing old records", move |db| {
-            jobs::prune(db, before, now)
-        })
-        .await
+        // In small steps: what is saved meanwhile comes between them.
+        let mut records = 0;
+        loop {
+            let step = self.write("removing old records", move |db| {
+                jobs::prune(db, before, now)
+            });
+            let step = step.await?;
+            records += step.records;
+            if !step.more {
+                return Ok(records);
+            }
+        }
     }
 
     fn trouble(&self) -> Option<String> {

@@ -158,6 +158,58 @@ async fn a_slot_is_free_again_when_its_job_has_ended() {
     assert_eq!(submit(2).await.unwrap(), Accepted::New);
 }
 
+#[tokio::test]
+async fn a_recording_keeps_a_slot_for_its_calls_transcription() {
+    let place = Place::new();
+    let store = place.open();
+    let submit = |n: u32, kind, call: &str| {
+        let call = domain::InputValue::Text(call.to_owned());
+        let job = Job {
+            kind,
+            inputs: [("call_id".to_owned(), call)].into(),
+            ..job(n)
+        };
+        store.accept(NewJob {
+            slots: engine::Slots {
+                reserve_for_transcription: true,
+                ..engine::Slots::of(2)
+            },
+            ..new(job, &[])
+        })
+    };
+    let (recording, transcribing) = (domain::JobKind::Recording, domain::JobKind::Transcribing);
+    assert_eq!(submit(1, recording, "a").await.unwrap(), Accepted::New);
+    assert_eq!(submit(2, recording, "b").await.unwrap(), Accepted::Full);
+    assert_eq!(submit(3, transcribing, "b").await.unwrap(), Accepted::Full);
+    assert_eq!(submit(4, transcribing, "a").await.unwrap(), Accepted::New);
+    assert_eq!(store.unfinished().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_time_is_kept_for_the_next_start() {
+    let place = Place::new();
+    let store = place.open();
+    assert_eq!(store.clock_mark().unwrap(), None);
+    let uptime = domain::Uptime {
+        boot: "b".to_owned(),
+        elapsed: std::time::Duration::from_millis(1234),
+    };
+    let mut mark = domain::ClockMark {
+        time: at(5000),
+        read: domain::ClockReading {
+            wall: at(9000),
+            uptime: Some(uptime),
+        },
+    };
+    store.save_clock_mark(mark.clone()).await.unwrap();
+    drop(store);
+    let store = place.open();
+    assert_eq!(store.clock_mark().unwrap().as_ref(), Some(&mark));
+    mark.read.uptime = None;
+    store.save_clock_mark(mark.clone()).await.unwrap();
+    assert_eq!(store.clock_mark().unwrap(), Some(mark));
+}
+
 #[test]
 fn the_same_key_many_times_at_once_is_one_job() {
     let (place, runtime) = (Place::new(), runtime());

@@ -1,0 +1,260 @@
+//! What the disk may do to the files, and what becomes of it.
+
+use std::fs;
+
+use domain::Job;
+use engine::{JobQuery, Store};
+use rusqlite::Connection;
+
+use super::*;
+use crate::testing::{Place, accept, at, ended, id, job, new};
+use crate::{SqliteStore, StoreConfig};
+
+/// 2026-11-21T13:15:00Z.
+const NOW: i64 = 1_795_266_900_000;
+
+fn open(place: &Place) -> Result<(SqliteStore, Option<SetAside>), OpenError> {
+    SqliteStore::open_or_set_aside(StoreConfig { path: place.path() }, at(NOW))
+}
+
+fn set_aside(place: &Place) -> (SqliteStore, SetAside) {
+    let (store, set_aside) = open(place).unwrap();
+    (store, set_aside.expect("the damage is noticed"))
+}
+
+async fn jobs(store: &SqliteStore) -> Vec<Job> {
+    store.unfinished().await.unwrap()
+}
+
+/// A store that was closed, with so many jobs.
+async fn closed(jobs: u32) -> Place {
+    let place = Place::new();
+    let store = place.open();
+    for n in 0..jobs {
+        accept(&store, new(job(n), &[])).await;
+    }
+    place
+}
+
+/// The files of a store as they are while it is open: the last jobs are in the log alone.
+async fn killed(jobs: u32) -> Place {
+    let place = closed(jobs / 2).await;
+    let store = place.open();
+    for n in jobs / 2..jobs {
+        accept(&store, new(job(n), &[])).await;
+    }
+    let copy = Place::new();
+    for ending in ["", "-wal"] {
+        fs::copy(with(&place.path(), ending), with(&copy.path(), ending)).unwrap();
+    }
+    copy
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 0x04;
+    fs::write(path, bytes).unwrap();
+}
+
+fn names(place: &Place) -> Vec<String> {
+    let entries = fs::read_dir(place.dir.path()).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_set_aside_whole_and_a_new_one_begun() {
+    let place = killed(100).await;
+    let log = with(&place.path(), "-wal");
+    flip(&log, 200);
+    let before = ["", "-wal"].map(|ending| fs::read(with(&place.path(), ending)).unwrap());
+    let (store, aside) = set_aside(&place);
+    assert_eq!(jobs(&store).await, []);
+    accept(&store, new(job(1), &[])).await;
+    drop(store);
+    assert_eq!(
+        aside.path,
+        place
+            .dir
+            .path()
+            .join("offloader-damaged-20261121T131500Z.db")
+    );
+    assert!(aside.detail.contains("write-ahead log"), "{}", aside.detail);
+    let after = ["", "-wal"].map(|ending| fs::read(with(&aside.path, ending)).unwrap());
+    assert!(before == after, "it is as it was");
+    assert!(place.open().job(&id(1)).await.unwrap().is_some());
+
+    // Once more within the same second.
+    let mut bytes = fs::read(place.path()).unwrap();
+    bytes[4096 * 2..4096 * 9].fill(0xAA);
+    fs::write(place.path(), bytes).unwrap();
+    set_aside(&place);
+    let aside = "offloader-damaged-20261121T131500Z";
+    let names = names(&place);
+    for name in ["-2.db", ".db", ".db-wal"] {
+        assert!(names.contains(&format!("{aside}{name}")), "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_whole_foreign_newer_or_in_use_is_not_set_aside() {
+    let place = closed(3).await;
+    let (store, aside) = open(&place).unwrap();
+    assert_eq!((jobs(&store).await.len(), aside), (3, None));
+    assert!(matches!(open(&place), Err(OpenError::InUse { .. })));
+    drop(store);
+    let db = Connection::open(place.path()).unwrap();
+    db.pragma_update(None, "user_version", 99).unwrap();
+    drop(db);
+    assert!(matches!(open(&place), Err(OpenError::Newer { .. })));
+    fs::write(place.path(), b"somebody's diary").unwrap();
+    assert!(matches!(open(&place), Err(OpenError::Foreign { .. })));
+    assert_eq!(names(&place), ["offloader.db", "offloader.lock"]);
+}
+
+/// No job that has something left to be done is lost or changed without a word, whatever byte flips.
+#[tokio::test]
+async fn a_flipped_byte_anywhere_in_the_database_is_noticed_or_does_no_harm() {
+    let whole = closed(60).await;
+    let expected = jobs(&whole.open()).await;
+    let bytes = fs::read(whole.path()).unwrap();
+    let (mut noticed, mut flips) = (0, 0);
+    for at in (0..bytes.len()).step_by(bytes.len() / 150) {
+        flips += 1;
+        let place = Place::new();
+        fs::write(place.path(), &bytes).unwrap();
+        flip(&place.path(), at);
+        match open(&place) {
+            Ok((_, Some(_))) | Err(OpenError::Foreign { .. } | OpenError::Newer { .. }) => {
+                noticed += 1;
+            }
+            Ok((store, None)) => {
+                let found = jobs(&store).await;
+                let known = |jobs: &[Job]| -> Vec<_> {
+                    let known = jobs.iter().map(|job| (job.id.clone(), job.state));
+                    known.collect()
+                };
+                assert_eq!(known(&found), known(&expected), "byte {at}");
+            }
+            Err(other) => panic!("byte {at}: {other}"),
+        }
+    }
+    // Much of the file is unused, and text that is no index tells nothing of itself.
+    assert!(noticed > 10, "{noticed} of {flips}");
+}
+
+#[tokio::test]
+async fn a_flipped_byte_in_the_log_is_noticed_but_for_the_last_transaction() {
+    let whole = killed(40).await;
+    let log = fs::read(with(&whole.path(), "-wal")).unwrap();
+    for at in (0..log.len() - 60_000).step_by(log.len() / 20) {
+        let place = Place::new();
+        fs::copy(whole.path(), place.path()).unwrap();
+        fs::write(with(&place.path(), "-wal"), &log).unwrap();
+        flip(&with(&place.path(), "-wal"), at);
+        set_aside(&place);
+    }
+}
+
+#[tokio::test]
+async fn a_truncated_database_is_set_aside() {
+    let whole = closed(60).await;
+    let bytes = fs::read(whole.path()).unwrap();
+    for len in [
+        80,
+        100,
+        4095,
+        4096,
+        8192,
+        bytes.len() / 2,
+        bytes.len() - 4096,
+        bytes.len() - 1,
+    ] {
+        let place = Place::new();
+        fs::write(place.path(), &bytes[..len]).unwrap();
+        let (store, _) = set_aside(&place);
+        assert_eq!(jobs(&store).await, [], "{len}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_without_its_database_is_not_thrown_away() {
+    for lost in [true, false] {
+        let place = killed(20).await;
+        let log = fs::read(with(&place.path(), "-wal")).unwrap();
+        if lost {
+            fs::remove_file(place.path()).unwrap();
+        } else {
+            fs::write(place.path(), b"").unwrap();
+        }
+        let (_, aside) = set_aside(&place);
+        assert_eq!(fs::read(with(&aside.path, "-wal")).unwrap(), log);
+    }
+}
+
+#[tokio::test]
+async fn a_beginning_of_zeros_is_damage_and_nobody_elses_file() {
+    let place = closed(20).await;
+    let mut bytes = fs::read(place.path()).unwrap();
+    bytes[..4096].fill(0);
+    fs::write(place.path(), &bytes).unwrap();
+    let (_, aside) = set_aside(&place);
+    assert_eq!(fs::read(aside.path).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_damage_if_its_job_is_not_finished() {
+    let place = closed(3).await;
+    let store = place.open();
+    for n in [1, 2] {
+        let removed = ended(job(n), 100, true);
+        store.commit(removed.into(), Vec::new()).await.unwrap();
+    }
+    drop(store);
+    let spoil = |n: u32| {
+        let db = Connection::open(place.path()).unwrap();
+        let id = id(n);
+        db.execute("UPDATE jobs SET kind = 'x' WHERE id = ?1", [id.as_str()])
+            .unwrap();
+    };
+    spoil(1);
+    let (store, aside) = open(&place).unwrap();
+    assert_eq!(aside, None);
+    let query = JobQuery {
+        limit: 10,
+        ..JobQuery::default()
+    };
+    let listed: Vec<_> = store
+        .page(&query)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|job| job.id)
+        .collect();
+    assert_eq!(listed, [id(2), id(0)], "it hides no other");
+    assert!(store.job(&id(1)).await.is_err());
+    drop(store);
+    spoil(0);
+    let (_, aside) = set_aside(&place);
+    assert!(aside.detail.contains("kind"), "{}", aside.detail);
+}
+
+#[tokio::test]
+async fn what_only_looks_changes_nothing() {
+    // A store that cannot be opened stays as it is: also its log, which SQLite likes to tidy up.
+    let place = killed(200).await;
+    let mut bytes = fs::read(place.path()).unwrap();
+    bytes[4096 * 2..4096 * 9].fill(0xAA);
+    fs::write(place.path(), &bytes).unwrap();
+    let log = fs::read(with(&place.path(), "-wal")).unwrap();
+    let config = StoreConfig { path: place.path() };
+    assert!(matches!(
+        SqliteStore::open(config),
+        Err(OpenError::Damaged { .. })
+    ));
+    assert!(fs::read(place.path()).unwrap() == bytes);
+    assert!(fs::read(with(&place.path(), "-wal")).unwrap() == log);
+}

@@ -1,0 +1,74 @@
+#![expect(clippy::disallowed_methods, reason = "tests look at SQLite's files")]
+
+use rusqlite::Connection;
+
+use super::*;
+
+const PAGE: usize = 4096;
+
+/// The log of so many transactions, each of a page or more, as SQLite writes it.
+fn log(transactions: u32) -> Vec<u8> {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("t.db");
+    let db = Connection::open(&path).unwrap();
+    db.pragma_update(None, "journal_mode", "WAL").unwrap();
+    db.execute_batch("CREATE TABLE t (x)").unwrap();
+    for n in 1..transactions {
+        db.execute("INSERT INTO t VALUES (zeroblob(?1))", [n * 1000])
+            .unwrap();
+    }
+    std::fs::read(path.with_extension("db-wal")).unwrap()
+}
+
+fn lost(log: &[u8]) -> Option<String> {
+    damage(log).unwrap()
+}
+
+#[test]
+fn what_sqlite_wrote_is_whole() {
+    assert_eq!(lost(&log(10)), None);
+    assert_eq!(lost(b""), None);
+    assert_eq!(lost(&[0; 20_000]), None, "never written");
+}
+
+#[test]
+fn a_log_may_end_anywhere_and_tear_in_its_last_transaction() {
+    let log = log(10);
+    for end in (0..log.len()).step_by(777) {
+        assert_eq!(lost(&log[..end]), None, "cut at {end}");
+    }
+    let mut torn = log.clone();
+    let last = torn.len() - PAGE / 2;
+    torn[last] ^= 1;
+    assert_eq!(lost(&torn), None);
+}
+
+#[test]
+fn a_flipped_bit_before_the_last_transaction_is_noticed() {
+    let log = log(10);
+    let before_the_last = log.len() - 8 * (FRAME_HEADER + PAGE);
+    for at in (0..before_the_last).step_by(251) {
+        let mut flipped = log.clone();
+        flipped[at] ^= 0x10;
+        assert!(lost(&flipped).is_some(), "byte {at}");
+    }
+}
+
+#[test]
+fn what_is_left_of_an_earlier_round_is_no_loss() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("t.db");
+    let db = Connection::open(&path).unwrap();
+    db.pragma_update(None, "journal_mode", "WAL").unwrap();
+    db.execute_batch("CREATE TABLE t (x)").unwrap();
+    for _ in 0..20 {
+        db.execute("INSERT INTO t VALUES (zeroblob(2000))", [])
+            .unwrap();
+    }
+    let checkpoint = "PRAGMA wal_checkpoint(RESTART)";
+    db.query_row(checkpoint, [], |_| Ok(())).unwrap();
+    db.execute("INSERT INTO t VALUES (1)", []).unwrap();
+    let log = std::fs::read(path.with_extension("db-wal")).unwrap();
+    assert!(log.len() > 15 * PAGE, "the earlier round is still there");
+    assert_eq!(lost(&log), None);
+}
