@@ -1,0 +1,37 @@
+//! What the configuration says about the embedded runner.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use engine::Clock;
+
+/// The embedded runner.
+pub struct WasiConfig {
+    /// Where the components are.
+    pub components: Dir,
+    /// From `REGISTRY/NAME[:TAG][@DIGEST]`, as the gate permits images, to a file below
+    /// `components`.
+    pub images: BTreeMap<String, String>,
+    /// Where jobs have their data and output: a directory of this runner's own.
+    pub jobs: Dir,
+    /// Bytes of a job's stdout and stderr that are kept; what comes after them is not.
+    pub output_max: u64,
+    /// Bytes that a job may have on `/data`; it is killed when it has more. 0 is no limit.
+    pub data_max: u64,
+    /// Threads that jobs run on; at least 1.
+    pub threads: usize,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The runner could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum WasiError {
+    /// The WebAssembly engine does not start.
+    #[error("the WebAssembly engine does not start: {0}")]
+    Engine(String),
+    /// The threads do not start.
+    #[error("the threads of jobs do not start: {0}")]
+    Threads(#[from] std::io::Error),
+}

@@ -1,0 +1,141 @@
+//! One job that runs, or ran, in this process.
+
+use std::future::pending;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cap_std::fs::Dir;
+use domain::{Exit, Timestamp};
+use engine::{Clock, Sighting};
+use tokio::io::DuplexStream;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::disk;
+use crate::output::Output;
+use crate::sandbox::{Ended, Given, KILLED, Program, Sandbox};
+
+/// How often it is looked at how much a job has on `/data`.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// A job with a program. Killed when dropped.
+pub(crate) struct Job {
+    plan: String,
+    started_at: Timestamp,
+    sighting: watch::Receiver<Sighting>,
+    /// Its standard input ends when this is taken.
+    stdin: Mutex<Option<DuplexStream>>,
+    kill: CancellationToken,
+    output: watch::Receiver<u64>,
+}
+
+/// What a run is bounded by, beside what its sandbox does.
+pub(crate) struct Bounds {
+    pub(crate) data: Dir,
+    pub(crate) data_max: u64,
+}
+
+impl Job {
+    /// Starts a program. `stdin` is the end that the job's own is connected to.
+    pub(crate) fn start(
+        threads: &Handle,
+        run: (Arc<Sandbox>, Arc<Program>, Given),
+        bounds: Bounds,
+        stdin: DuplexStream,
+        clock: Arc<dyn Clock>,
+        plan: String,
+    ) -> Self {
+        let started_at = clock.now();
+        let (sender, sighting) = watch::channel(Sighting::Running { since: started_at });
+        let kill = CancellationToken::new();
+        let killed = kill.clone();
+        let (sandbox, program, given) = run;
+        let output = given.output.clone();
+        let written = output.written();
+        threads.spawn(async move {
+            let ended = tokio::select! {
+                ended = program.run(&sandbox, given) => ended,
+                () = too_much(bounds, &output) => Ended { code: KILLED, out_of_memory: false },
+                () = killed.cancelled() => Ended { code: KILLED, out_of_memory: false },
+            };
+            let exit = Exit {
+                code: ended.code,
+                out_of_memory: ended.out_of_memory,
+                started_at,
+                ended_at: clock.now().max(started_at),
+            };
+            sender.send_replace(Sighting::Ended(exit));
+        });
+        Self {
+            plan,
+            started_at,
+            sighting,
+            stdin: Mutex::new(Some(stdin)),
+            kill,
+            output: written,
+        }
+    }
+
+    pub(crate) fn plan(&self) -> &str {
+        &self.plan
+    }
+
+    pub(crate) fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    pub(crate) fn sighting(&self) -> Sighting {
+        *self.sighting.borrow()
+    }
+
+    pub(crate) async fn ended(&self) {
+        let over = |sighting: &Sighting| matches!(sighting, Sighting::Ended(_));
+        // Without its sender there is no news to wait for.
+        let _ = self.sighting.clone().wait_for(over).await;
+    }
+
+    pub(crate) fn terminate(&self) {
+        let mut stdin = self.stdin.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(stdin.take());
+    }
+
+    pub(crate) fn kill(&self) {
+        self.kill.cancel();
+    }
+
+    pub(crate) fn output(&self) -> watch::Receiver<u64> {
+        self.output.clone()
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.kill.cancel();
+    }
+}
+
+/// Returns when a job has more data than it may.
+async fn too_much(bounds: Bounds, output: &Output) {
+    let Bounds { data, data_max } = bounds;
+    if data_max == 0 {
+        return pending().await;
+    }
+    let data = Arc::new(data);
+    loop {
+        sleep(LOOK).await;
+        let looked = spawn_blocking({
+            let data = Arc::clone(&data);
+            move || disk::count(&data)
+        });
+        // Files come and go while they are counted; the next look counts again.
+        if let Ok(Ok(left)) = looked.await
+            && left.total_bytes > data_max
+        {
+            output.say(&format!("killed: more than {data_max} bytes on /data\n"));
+            return;
+        }
+    }
+}
