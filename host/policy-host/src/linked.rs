@@ -1,10 +1,12 @@
 //! A component with what it may reach: linked once, instantiated and called for each decision.
 
-use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
-use tokio::time::timeout_at;
 use wasmtime::Store;
 use wasmtime::component::{Component, ComponentNamedList, Instance, InstancePre, Lift, Lower};
 
@@ -98,8 +100,32 @@ impl End {
 
     /// Does work until it is done or its time is up, wherever it is then. What computes for too long
     /// ends itself at the next epoch; this is for what waits.
+    ///
+    /// The thread sleeps until then instead of asking the runtime for a timer, which counts in whole
+    /// milliseconds.
     fn wait<T>(self, runtime: &Handle, work: impl Future<Output = T>) -> Result<T, Failure> {
-        let in_time = runtime.block_on(async { timeout_at(self.at.into(), work).await });
-        in_time.map_err(|_| self.failure)
+        let _entered = runtime.enter();
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let mut work = pin!(work);
+        loop {
+            if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
+                return Ok(done);
+            }
+            let left = self.at.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.failure);
+            }
+            thread::park_timeout(left);
+        }
+    }
+}
+
+/// Wakes the thread of a decision.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }

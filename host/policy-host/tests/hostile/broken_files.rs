@@ -89,6 +89,14 @@ pub(crate) fn refused() -> Vec<Refused> {
             ],
         ),
         refused(
+            "imports what is not granted to code that would not compile",
+            component(
+                r#"(import "run-anything" (func))
+                (core module $m (func i32.add drop))"#,
+            ),
+            &["imports run-anything, which nothing grants"],
+        ),
+        refused(
             "imports what the base set has not",
             component(
                 r#"(import "wasi:cli/environment@0.2.6" (instance
