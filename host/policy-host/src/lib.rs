@@ -30,6 +30,7 @@ mod generation;
 mod guest;
 mod hooks;
 mod host;
+mod inspect;
 mod linked;
 mod load;
 mod load_error;
@@ -37,6 +38,7 @@ mod metrics;
 mod policy;
 mod probe;
 mod sandbox;
+mod selftest;
 mod ticker;
 mod trust;
 mod wasi;
@@ -47,5 +49,7 @@ pub use config::{
     UnknownWord,
 };
 pub use host::PolicyHost;
+pub use inspect::{GrantNeed, InspectError, Inspection, inspect};
 pub use load_error::{LoadError, LoadErrors, LoadProblem, LoadStep};
+pub use selftest::{SelftestCheck, SelftestReport, selftest};
 pub use trust::SignatureProblem;
