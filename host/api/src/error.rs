@@ -6,7 +6,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::{EndReason, JobId, JobKind};
-use engine::{DeleteError, PrefetchError, RunnerError, StoreError, SubmitError};
+use engine::{DeleteError, PrefetchError, RunnerError, StopError, StoreError, SubmitError};
 use gate::{Origin, Refusal};
 
 use crate::auth::{AuthError, RegisterError, Unchecked};
@@ -151,6 +151,15 @@ impl ApiError {
             DeleteError::Store(error) => {
                 Self::store(&format!("failed to delete job {id}: "), error)
             }
+        }
+    }
+
+    /// A job could not be stopped.
+    pub(crate) fn stop(id: &JobId, error: &StopError) -> Self {
+        match error {
+            StopError::Unknown => Self::unknown_job(id),
+            StopError::NotRunning => Self::bad_request(error.to_string()),
+            StopError::Store(error) => Self::store(&format!("failed to stop job {id}: "), error),
         }
     }
 

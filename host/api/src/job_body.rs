@@ -70,7 +70,7 @@ impl<'a> JobBody<'a> {
             outcome: end.map(|end| end.outcome.as_str()),
             reason: end.map(|end| end.reason.code()),
             exit_code: end.and_then(|end| end.reason.exit_code()),
-            delivery: end.map(|end| delivery(end.delivery)),
+            delivery: end.map(|end| delivery_name(end.delivery)),
             unsent_bytes: end.and_then(|end| match end.delivery {
                 Delivery::Unsent { bytes } => Some(bytes),
                 _ => None,
@@ -88,7 +88,8 @@ impl<'a> JobBody<'a> {
     }
 }
 
-fn delivery(delivery: Delivery) -> &'static str {
+/// The name of what became of a job's work.
+pub(crate) fn delivery_name(delivery: Delivery) -> &'static str {
     match delivery {
         Delivery::NeverRan => "never-ran",
         Delivery::Delivered => "delivered",

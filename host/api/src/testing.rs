@@ -105,7 +105,7 @@ impl Runner for PlayRunner {
         permit: &LaunchPermit,
         ticket: &StartTicket,
     ) -> Result<Launched, LaunchError> {
-        if !ticket.admit() {
+        if ticket.ask(&permit.name().to_string()) == engine::Leave::Refused {
             return Err(LaunchError::Withdrawn);
         }
         let at = Timestamp::from_millis(START);

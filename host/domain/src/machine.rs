@@ -84,6 +84,8 @@ pub enum Fact {
         /// How long it may take from now.
         grace: Duration,
     },
+    /// It is to end now, without grace.
+    KillRequested,
     /// Its container ended.
     Exited {
         /// How.
@@ -240,6 +242,23 @@ pub fn step(job: &Job, fact: &Fact, now: Timestamp) -> Result<Job, Illegal> {
             since,
             kill_at: now.plus(*grace),
             cause: *cause,
+        },
+        (State::Running { since, .. }, Fact::KillRequested) => State::Stopping {
+            since,
+            kill_at: now,
+            cause: StopCause::Admin,
+        },
+        (
+            State::Stopping {
+                since,
+                kill_at,
+                cause,
+            },
+            Fact::KillRequested,
+        ) => State::Stopping {
+            since,
+            kill_at: kill_at.min(now),
+            cause,
         },
         (
             State::Starting | State::Running { .. } | State::Stopping { .. },
@@ -407,6 +426,7 @@ impl Fact {
             Self::Launched { .. } => "launched",
             Self::Abandoned { .. } => "abandoned",
             Self::StopRequested { .. } => "stop-requested",
+            Self::KillRequested => "kill-requested",
             Self::Exited { .. } => "exited",
             Self::Lost { .. } => "lost",
             Self::Settled { .. } => "settled",

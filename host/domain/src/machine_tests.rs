@@ -103,6 +103,19 @@ fn an_uneventful_life() {
 }
 
 #[test]
+fn whoever_asks_for_a_kill_does_not_wait_for_the_grace() {
+    let running = after(&[(1, prepared()), (2, Fact::Launched { at: at(2) })]);
+    let killed = step(&running, &Fact::KillRequested, at(9)).unwrap();
+    assert_eq!(duty(&killed), Duty::Stop { kill_at: at(9) });
+    let stopping = step(&running, &stop(StopCause::Deadline), at(9)).unwrap();
+    let killed = step(&stopping, &Fact::KillRequested, at(10)).unwrap();
+    assert_eq!(duty(&killed), Duty::Stop { kill_at: at(10) });
+    // One whose grace is over anyway is not given any more time.
+    let again = step(&killed, &Fact::KillRequested, at(11)).unwrap();
+    assert_eq!(duty(&again), Duty::Stop { kill_at: at(10) });
+}
+
+#[test]
 fn the_exit_code_alone_decides_nothing() {
     use Delivery::{Delivered, Unknown, Unsent};
     let unsent = Unsent { bytes: 9 };
@@ -388,6 +401,7 @@ fn any_fact() -> impl Strategy<Value = Fact> {
             (0..500u64).prop_map(|s| Keep::Until(at(s))),
         ]
         .prop_map(|keep| Fact::Settled { keep }),
+        Just(Fact::KillRequested),
         Just(Fact::KeepingOver),
         Just(Fact::DeleteRequested),
         Just(Fact::Cleared),

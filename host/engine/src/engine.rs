@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use domain::{ClientId, InstanceId, Job, JobId, JobKind, Purpose, State};
+use domain::{ClientId, Delivery, InstanceId, Job, JobId, JobKind, Purpose, State};
 use futures_util::future::try_join_all;
 use gate::{Gate, Origin};
 use tokio::sync::oneshot;
@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::job_loop::JobLoop;
-use crate::live::{Command, LiveJobs};
+use crate::live::{Command, Live, LiveJobs};
 use crate::removed::RemovedJobs;
 use crate::sweep::sweep_now_and_then;
 use crate::{
@@ -267,6 +267,27 @@ impl Engine {
         }
     }
 
+    /// Deletes a job for an administrator, whatever it does: what runs is killed first. Tells what
+    /// became of the work that is gone now.
+    ///
+    /// # Errors
+    /// See [`DeleteError`]. A kill that takes too long to be waited for goes on.
+    pub async fn delete_by_force(&self, id: &JobId) -> Result<Delivery, DeleteError> {
+        if let Some(live) = self.shared.live.get(id) {
+            let over = tokio::time::timeout(DELETE_PATIENCE, kill(&live)).await;
+            if over.is_err() {
+                let why = self.shared.runner_trouble();
+                return Err(DeleteError::Engine(
+                    why.unwrap_or_else(|| "killing it takes long".into()),
+                ));
+            }
+        }
+        let view = self.job(id).await?.ok_or(DeleteError::Unknown)?;
+        let end = view.job.state.end().ok_or(DeleteError::Running)?;
+        self.delete(id).await?;
+        Ok(end.delivery)
+    }
+
     /// Whether new jobs can be started.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -287,6 +308,20 @@ impl Engine {
         }
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+    }
+}
+
+/// Kills a job's container, if there is any, and waits until the job holds no slot any more.
+async fn kill(live: &Live) {
+    let mut view = live.view.clone();
+    let is_over = |view: &Arc<JobView>| !view.job.state.lifecycle().holds_slot();
+    if is_over(&view.borrow()) {
+        return;
+    }
+    let (reply, _) = oneshot::channel();
+    // When its task ends meanwhile, the job is over.
+    if live.commands.send(Command::Kill(reply)).await.is_ok() {
+        let _ = view.wait_for(is_over).await;
     }
 }
 

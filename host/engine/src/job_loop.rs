@@ -317,7 +317,9 @@ impl JobLoop {
     /// A refusal to delete or stop, for commands that come at the wrong time.
     pub(crate) fn refuse_command(command: Command) {
         match command {
-            Command::Stop(reply) => drop(reply.send(Err(StopError::NotRunning))),
+            Command::Stop(reply) | Command::Kill(reply) => {
+                drop(reply.send(Err(StopError::NotRunning)));
+            }
             Command::Delete(reply) => drop(reply.send(Err(DeleteError::Running))),
         }
     }

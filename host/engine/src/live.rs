@@ -22,6 +22,8 @@ pub struct JobView {
 pub(crate) enum Command {
     /// Stop it for an administrator.
     Stop(oneshot::Sender<Result<(), StopError>>),
+    /// Let it end now, for an administrator.
+    Kill(oneshot::Sender<Result<(), StopError>>),
     /// Delete it for its owner.
     Delete(oneshot::Sender<Result<(), DeleteError>>),
 }

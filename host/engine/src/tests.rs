@@ -480,6 +480,49 @@ async fn a_running_job_cannot_be_deleted_and_an_ended_one_goes_with_its_data() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hung_job_is_deleted_by_force_and_what_went_is_told() {
+    for stopped_before in [false, true] {
+        let mut stage = Stage::default();
+        stage.runner.world().script.media_left = 7;
+        stage.runner.world().script.ends_after_term = None;
+        let engine = stage.engine().await;
+        let id = engine.submit(recording('a')).await.unwrap().job.id.clone();
+        if stopped_before {
+            engine.stop(&id).await.unwrap();
+            sleep(MINUTE).await;
+            assert_eq!(state(&engine, &id).await, Lifecycle::Stopping);
+        }
+        let delivery = engine.delete_by_force(&id).await.unwrap();
+        assert!(matches!(delivery, Delivery::Unsent { .. }), "{delivery:?}");
+        assert_eq!(stage.runner.containers(), 0);
+        assert!(engine.job(&id).await.unwrap().is_none());
+        assert!(matches!(
+            engine.delete_by_force(&id).await,
+            Err(DeleteError::Unknown)
+        ));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_does_not_run_yet_is_deleted_by_force_too_and_never_starts() {
+    let mut stage = Stage::default();
+    stage.runner.world().pulls = vec![Ok(MINUTE)];
+    let engine = stage.engine().await;
+    let waiting = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.submit(recording('a')).await }
+    });
+    sleep(Duration::from_secs(1)).await;
+    let id = only_job(&engine).await;
+    let delivery = engine.delete_by_force(&id).await.unwrap();
+    assert_eq!(delivery, Delivery::NeverRan);
+    assert!(waiting.await.unwrap().is_err());
+    sleep(10 * MINUTE).await;
+    assert_eq!(stage.runner.starts(), 0);
+    assert!(engine.job(&id).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn shutting_down_in_a_pull_answers_the_client_and_starts_nothing() {
     let mut stage = Stage::default();
     stage.runner.world().pulls = vec![Ok(Duration::from_secs(30))];

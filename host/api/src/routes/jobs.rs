@@ -3,21 +3,22 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use domain::JobId;
+use domain::{Delivery, JobId};
 use engine::{JobView, PrefetchError};
+use serde::Serialize;
 
 use super::{JobPath, json};
 use crate::Api;
 use crate::audit;
 use crate::auth::Caller;
-use crate::caller::Peer;
+use crate::caller::{Administrator, Peer};
 use crate::decode::{self, Fields};
 use crate::error::ApiError;
-use crate::job_body::JobBody;
+use crate::job_body::{JobBody, delivery_name};
 
 /// The most images that may be asked for at once. The client asks for two.
 const MOST_RUNNERS: usize = 16;
@@ -84,13 +85,21 @@ pub(super) async fn logs(
     }
 }
 
+/// `DELETE /jobs/{id}`; with `?force=1` also one that runs, for the administrator.
 pub(super) async fn delete(
     State(api): State<Api>,
     JobPath(id): JobPath,
     caller: Caller,
     from: Peer,
-) -> Result<StatusCode, ApiError> {
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
     owned(&api, &id, &caller).await?;
+    let forced = forced(query.as_deref().unwrap_or_default())?;
+    match caller {
+        Caller::Client(_) if forced => return Err(ApiError::administrators_only()),
+        Caller::Admin if forced => return delete_by_force(&api, &id, from).await,
+        _ => {}
+    }
     api.engine
         .delete(&id)
         .await
@@ -99,7 +108,75 @@ pub(super) async fn delete(
     if let Caller::Admin = caller {
         audit::record(from, "delete-job", id.as_str(), "ok");
     }
-    Ok(StatusCode::OK)
+    Ok(StatusCode::OK.into_response())
+}
+
+/// `force=1`
+fn forced(query: &str) -> Result<bool, ApiError> {
+    let mut forced = false;
+    for part in query.split('&') {
+        forced = match part.split_once('=') {
+            Some(("force", "1" | "true")) => true,
+            Some(("force", "0" | "false")) => false,
+            Some(("force", _)) => {
+                return Err(ApiError::bad_request("invalid force: should be 1 or 0"));
+            }
+            _ => forced,
+        };
+    }
+    Ok(forced)
+}
+
+/// What became of the work of a job that was deleted by force: nobody can look any more.
+#[derive(Serialize)]
+struct DeletedBody<'a> {
+    id: &'a str,
+    delivery: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unsent_bytes: Option<u64>,
+}
+
+async fn delete_by_force(api: &Api, id: &JobId, from: Peer) -> Result<Response, ApiError> {
+    const ACT: &str = "delete-job-by-force";
+    // Before: what follows may outlast the caller.
+    audit::record(from, ACT, id.as_str(), "begun");
+    let delivery = match api.engine.delete_by_force(id).await {
+        Ok(delivery) => delivery,
+        Err(error) => {
+            audit::record(from, ACT, id.as_str(), &error.to_string());
+            return Err(ApiError::delete(id, &error));
+        }
+    };
+    let unsent_bytes = match delivery {
+        Delivery::Unsent { bytes } => Some(bytes),
+        _ => None,
+    };
+    let delivery = delivery_name(delivery);
+    let result = match unsent_bytes {
+        Some(bytes) => format!("deleted with {bytes} bytes of unsent work"),
+        None => format!("deleted; its work: {delivery}"),
+    };
+    audit::record(from, ACT, id.as_str(), &result);
+    Ok(json(&DeletedBody {
+        id: id.as_str(),
+        delivery,
+        unsent_bytes,
+    }))
+}
+
+/// `POST /jobs/{id}/stop`: as at its deadline, with the grace of its type.
+pub(super) async fn stop(
+    State(api): State<Api>,
+    JobPath(id): JobPath,
+    Administrator(from): Administrator,
+) -> Result<Response, ApiError> {
+    api.engine
+        .stop(&id)
+        .await
+        .map_err(|error| ApiError::stop(&id, &error))?;
+    audit::record(from, "stop-job", id.as_str(), "ok");
+    let view = owned(&api, &id, &Caller::Admin).await?;
+    Ok(json(&JobBody::new(&view)))
 }
 
 /// The job of that id, if it is the caller's.

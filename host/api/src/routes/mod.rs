@@ -75,6 +75,10 @@ pub(crate) fn router(api: Api) -> Router {
                 .fallback(other_method_on_job),
         )
         .route(
+            "/jobs/{id}/stop",
+            post(jobs::stop).fallback(other_method_on_job),
+        )
+        .route(
             "/policies",
             get(policies::show)
                 .head(other_method)

@@ -538,3 +538,64 @@ async fn init_makes_images_present() {
             .starts_with("failed to update job runner: ")
     );
 }
+
+#[tokio::test]
+async fn the_administrator_stops_a_job_and_nobody_else_does() {
+    let service = Service::open().await;
+    let admin = basic("", ADMIN);
+    let owner = service.register("site", KEY).await;
+    let job = service.record(&owner, &id('r')).await;
+    let path = format!("/jobs/{job}/stop");
+    let answer = service.send("POST", &path, &owner, "").await;
+    answer.is_error(403, "only the administrator may do this");
+    service
+        .get(&path, &admin)
+        .await
+        .is_error(405, "method not allowed");
+    let stopped = service.send("POST", &path, &admin, "").await;
+    assert_ne!(stopped.is_ok().json()["state"], "running");
+    let ended = service.wait_for(&owner, &job, "removed").await;
+    assert_eq!(ended["reason"], "stopped-by-admin");
+    let again = service.send("POST", &path, &admin, "").await;
+    again.is_error(400, "job is not running");
+    let unknown = format!("/jobs/{}/stop", id('a'));
+    let text = format!("failed to get job {}: not found", id('a'));
+    service
+        .send("POST", &unknown, &admin, "")
+        .await
+        .is_error(404, &text);
+}
+
+#[tokio::test]
+async fn force_deletes_a_running_job_and_says_what_went() {
+    let service = Service::open().await;
+    let admin = basic("", ADMIN);
+    let owner = service.register("site", KEY).await;
+    let job = service.record(&owner, &id('r')).await;
+    let path = format!("/jobs/{job}?force=1");
+    let answer = service.send("DELETE", &path, &owner, "").await;
+    answer.is_error(403, "only the administrator may do this");
+    let other = service.register("other", OTHER_KEY).await;
+    let unknown = format!("failed to get job {job}: not found");
+    service
+        .send("DELETE", &path, &other, "")
+        .await
+        .is_error(404, &unknown);
+    let plain = format!("/jobs/{job}");
+    let answer = service.send("DELETE", &plain, &admin, "").await;
+    answer.is_error(400, "job is running");
+    let answer = service
+        .send("DELETE", &format!("{plain}?force=yes"), &admin, "")
+        .await;
+    answer.is_error(400, "invalid force: should be 1 or 0");
+
+    let answer = service.send("DELETE", &path, &admin, "").await;
+    let gone = json!({ "id": job, "delivery": "delivered" });
+    assert_eq!(answer.is_ok().json(), gone);
+    assert!(service.runner.play().containers.is_empty());
+    service.get(&plain, &admin).await.is_error(404, &unknown);
+    service
+        .send("DELETE", &path, &admin, "")
+        .await
+        .is_error(404, &unknown);
+}

@@ -49,7 +49,9 @@ impl JobLoop {
                         self.deleters.push(reply);
                         return Event::Known(Fact::DeleteRequested);
                     }
-                    command @ Command::Stop(_) => Self::refuse_command(command),
+                    command @ (Command::Stop(_) | Command::Kill(_)) => {
+                        Self::refuse_command(command);
+                    }
                 },
                 () = shared.ending.cancelled() => return Event::Leave,
             }
@@ -88,7 +90,9 @@ impl JobLoop {
                             return Event::Known(Fact::DeleteRequested);
                         }
                     }
-                    command @ Command::Stop(_) => Self::refuse_command(command),
+                    command @ (Command::Stop(_) | Command::Kill(_)) => {
+                        Self::refuse_command(command);
+                    }
                 },
                 () = shared.ending.cancelled() => return Event::Leave,
             }

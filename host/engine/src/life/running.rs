@@ -39,6 +39,10 @@ impl JobLoop {
                         self.stoppers.push(reply);
                         return self.stop_requested(StopCause::Admin);
                     }
+                    Command::Kill(reply) => {
+                        self.stoppers.push(reply);
+                        return Event::Known(Fact::KillRequested);
+                    }
                     command @ Command::Delete(_) => Self::refuse_command(command),
                 },
                 () = shared.ending.cancelled() => return Event::Leave,
@@ -85,6 +89,10 @@ impl JobLoop {
                 () = sleep_until(&shared, Some(look_again)) => {}
                 Some(command) = self.commands.recv() => match command {
                     Command::Stop(reply) => drop(reply.send(Ok(()))),
+                    Command::Kill(reply) => {
+                        self.stoppers.push(reply);
+                        return Event::Known(Fact::KillRequested);
+                    }
                     command @ Command::Delete(_) => Self::refuse_command(command),
                 },
                 () = shared.ending.cancelled() => return Event::Leave,

@@ -237,7 +237,7 @@ impl JobLoop {
                 () = shared.ending.cancelled(), if answered => return Event::Leave,
                 () = sleep_until(&shared, give_up_at) => return self.too_late(),
                 Some(command) = self.commands.recv() => match command {
-                    Command::Stop(reply) => {
+                    Command::Stop(reply) | Command::Kill(reply) => {
                         let _ = reply.send(Ok(()));
                         self.waiting_for = "an administrator stopped it".into();
                         return Event::Known(Fact::Abandoned { reason: EndReason::StoppedByAdmin });
