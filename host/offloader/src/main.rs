@@ -10,6 +10,7 @@ mod listen;
 mod logging;
 mod metrics;
 mod policies;
+mod policy_grants;
 mod serve;
 mod state;
 mod systemd;

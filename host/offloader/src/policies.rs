@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::ambient;
 use crate::config::{Config, Policies as Section};
 use crate::config_file::{self, ConfigFileError};
+use crate::policy_grants;
 use crate::state::StateDir;
 use crate::systemd;
 use crate::watching::DirWatch;
@@ -51,7 +52,7 @@ impl PolicyKeeper {
     ) -> anyhow::Result<Self> {
         let section = config.policies.clone();
         let watched = watch::Sender::new(watched(&section));
-        let opened = open(section, &state)?;
+        let opened = open(&section, &state)?;
         let host = PolicyHost::load(opened, clock.now())?;
         Ok(Self(Arc::new(Keeper {
             host: Arc::new(host),
@@ -190,7 +191,7 @@ impl Keeper {
             );
         }
         let section = loaded.config.policies;
-        let opened = open(section.clone(), &self.state);
+        let opened = open(&section, &self.state);
         let opened = opened.map_err(|error| vec![format!("{error:#}")])?;
         Ok((section, opened))
     }
@@ -227,7 +228,7 @@ fn watched(section: &Section) -> Option<PathBuf> {
 }
 
 /// Opens what policies need.
-fn open(section: Section, state: &StateDir) -> anyhow::Result<PolicyHostConfig> {
+fn open(section: &Section, state: &StateDir) -> anyhow::Result<PolicyHostConfig> {
     if section.policies.is_empty() {
         return Ok(PolicyHostConfig::default());
     }
@@ -242,8 +243,10 @@ fn open(section: Section, state: &StateDir) -> anyhow::Result<PolicyHostConfig> 
         .ok();
     Ok(PolicyHostConfig {
         dir: dir.transpose()?,
-        policies: section.policies,
+        policies: policy_grants::grant(section),
         artifacts,
-        ..PolicyHostConfig::default()
+        trusted_keys: policy_grants::trusted_keys(section)?,
+        require_signature: section.require_signature,
+        quarantine_after: section.quarantine_after,
     })
 }

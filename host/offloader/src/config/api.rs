@@ -10,6 +10,7 @@ use domain::Secret;
 use ipnet::IpNet;
 
 use super::document::{Raw, Section, UnknownKeys};
+use super::environment::SECRET_VARIABLES;
 use super::values::{boolean, number, number32, text, texts};
 
 /// Where and to whom the service speaks.
@@ -155,7 +156,7 @@ fn admin_secret(security: &Section<'_>) -> Option<Secret> {
         .get_over("enable_admin", &["API_SECURITY_ENABLEADMIN"], boolean)
         .unwrap_or(false);
     let secret = security
-        .get_over("admin_secret_key", &["API_SECURITY_ADMINSECRETKEY"], text)
+        .get_over("admin_secret_key", &SECRET_VARIABLES, text)
         .unwrap_or_default();
     if enabled && secret.is_empty() {
         let place = security.reader().place(&security.key("enable_admin"));

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+/// Variables that hold secrets of the service: nobody is granted any of them.
+pub(crate) const SECRET_VARIABLES: [&str; 1] = ["API_SECURITY_ADMINSECRETKEY"];
+
 /// The environment as it was at the start. Variables that are no Unicode are left out.
 #[derive(Clone, Default)]
 pub(crate) struct Environment(BTreeMap<String, String>);

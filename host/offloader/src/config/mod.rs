@@ -27,7 +27,7 @@ pub(crate) use environment::Environment;
 pub(crate) use jobs::Jobs;
 pub(crate) use logger::{FileLog, Logger};
 pub(crate) use metrics::Metrics;
-pub(crate) use policies::Policies;
+pub(crate) use policies::{GrantedDir, Policies, Policy};
 pub(crate) use store::Store;
 
 use document::{Raw, Reader};

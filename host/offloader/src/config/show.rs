@@ -1,5 +1,6 @@
 //! The configuration in force, as TOML, without its secrets.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use domain::JobKind;
@@ -7,7 +8,7 @@ use gate::JobGrants;
 use toml::{Table, Value};
 
 use super::gate::DELIVERED_WHEN;
-use super::policies::{MODE, ON_FAILURE};
+use super::policies::{MODE, ON_FAILURE, Policy};
 use super::{Config, Logger};
 
 /// What stands for a secret.
@@ -142,15 +143,26 @@ impl Config {
         if let Some(dir) = &self.policies.dir {
             shown.insert("dir".into(), path(dir));
         }
-        shown.insert("watch".into(), self.policies.watch.into());
-        let policies = self.policies.policies.iter().map(|policy| {
+        let section = &self.policies;
+        let keys: Vec<_> = section.trusted_keys.iter().map(|key| path(key)).collect();
+        shown.extend(table([
+            ("trusted_keys", keys.into()),
+            ("require_signature", section.require_signature.into()),
+            (
+                "quarantine_after",
+                number(section.quarantine_after.map_or(0, NonZeroU32::get).into()),
+            ),
+            ("watch", section.watch.into()),
+            ("selftest", section.selftest.into()),
+        ]));
+        let policies = section.policies.iter().map(|granted| {
+            let policy = &granted.config;
             let limits = &policy.limits;
             let settings = policy
                 .settings
                 .iter()
                 .map(|(name, value)| (name.clone(), text(value)))
                 .collect::<Table>();
-            let inputs: Vec<_> = policy.grants.inputs.iter().cloned().collect();
             let mut shown = table([
                 ("name", text(&policy.name)),
                 ("component", text(&policy.component)),
@@ -158,7 +170,7 @@ impl Config {
                 ("mode", text(name_of(MODE, &policy.mode))),
                 ("optional", policy.optional.into()),
                 ("settings", settings.into()),
-                ("grants", table([("inputs", texts(&inputs))]).into()),
+                ("grants", show_policy_grants(granted).into()),
                 (
                     "limits",
                     table([
@@ -176,6 +188,9 @@ impl Config {
             if let Some(sha256) = &policy.sha256 {
                 shown.insert("sha256".into(), text(sha256));
             }
+            if let Some(signature) = &policy.signature {
+                shown.insert("signature".into(), text(signature));
+            }
             Value::from(shown)
         });
         let policies: Vec<_> = policies.collect();
@@ -184,6 +199,24 @@ impl Config {
         }
         shown
     }
+}
+
+fn show_policy_grants(policy: &Policy) -> Table {
+    let inputs: Vec<_> = policy.config.grants.inputs.iter().cloned().collect();
+    let dirs = policy.dirs.iter().map(|dir| {
+        Value::from(table([
+            ("path", path(&dir.path)),
+            ("as", text(&dir.guest_path)),
+            ("write", dir.write.into()),
+        ]))
+    });
+    table([
+        ("inputs", texts(&inputs)),
+        ("env", texts(&policy.env)),
+        ("dirs", dirs.collect::<Vec<_>>().into()),
+        ("real_clock", policy.config.grants.real_clock.into()),
+        ("real_entropy", policy.config.grants.real_entropy.into()),
+    ])
 }
 
 fn show_logger(logger: &Logger) -> Table {

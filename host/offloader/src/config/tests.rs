@@ -392,10 +392,6 @@ fn each_mistake_is_told_with_its_line_and_what_was_expected() {
             "c.toml:2: policies.dri: unknown key, did you mean dir?",
         ),
         (
-            "[policies]\ntrusted_keys = []",
-            "c.toml:2: policies.trusted_keys: signatures are not checked by this build; pin components with sha256 instead",
-        ),
-        (
             "policies.policy = 1",
             "c.toml:1: policies.policy: expected [[policies.policy]] tables",
         ),
@@ -409,6 +405,48 @@ fn each_mistake_is_told_with_its_line_and_what_was_expected() {
         ),
     ] {
         assert_eq!(problems(text, &[]), [told], "{text}");
+    }
+}
+
+#[test]
+fn mistakes_about_what_policies_are_granted_and_trusted_are_told() {
+    assert_eq!(
+        problems("[policies]\nrequire_signature = true", &[]),
+        [
+            "c.toml:2: policies.require_signature: without policies.trusted_keys no signature could be right"
+        ]
+    );
+    for (line, told) in [
+        (
+            "signature = \"s\"",
+            "signature: without policies.trusted_keys no signature can be checked",
+        ),
+        (
+            "grants.env = [\"A\", \"API_SECURITY_ADMINSECRETKEY\"]",
+            "grants.env: API_SECURITY_ADMINSECRETKEY is a secret of this service",
+        ),
+        (
+            "grants.env = [\"A=1\"]",
+            "grants.env: expected names of variables, found \"A=1\"",
+        ),
+        (
+            "grants.dirs = [{ write = true }]",
+            "grants.dirs[0].path: expected, but left out",
+        ),
+        (
+            "grants.dirs = [{ path = \"/a/../b\" }]",
+            "grants.dirs[0].path: expected an absolute path without \"..\", found \"/a/../b\"",
+        ),
+        (
+            "grants.dirs = [{ path = \"/a\" }, { path = \"/b\", as = \"/a\" }]",
+            "grants.dirs[1].as: another directory is seen as \"/a\" already",
+        ),
+    ] {
+        let text = format!(
+            "[policies]\ndir = \"/x\"\n[[policies.policy]]\nname = \"a\"\ncomponent = \"a\"\n{line}"
+        );
+        let told = format!("c.toml:6: policies.policy[0].{told}");
+        assert_eq!(problems(&text, &[]), [told], "{line}");
     }
 }
 
@@ -480,7 +518,7 @@ fn unknown_keys_of_standard_tables_are_warnings() {
         warnings("[jobs]\nmax_concurent_jobs = 3\n[rpc]\nx = 1\n"),
         [
             "c.toml:2: jobs.max_concurent_jobs: unknown key, did you mean max_concurrent_jobs?; it is ignored",
-            "c.toml:3: rpc: unknown key, known are jobs, api, store, logger, gate, policies; it is ignored",
+            "c.toml:3: rpc: unknown key, known are jobs, api, store, logger, metrics, gate, policies; it is ignored",
         ]
     );
     assert_eq!(warnings("jobs.start_timeout = \"200s\"").len(), 1);
@@ -610,6 +648,11 @@ fn policies_are_read_in_their_order() {
         r#"
         [policies]
         dir = "/etc/offloader/policies"
+        trusted_keys = ["/etc/offloader/site.pub"]
+        require_signature = true
+        quarantine_after = 0
+        watch = true
+        selftest = true
         [[policies.policy]]
         name = "internal-site-url"
         component = "site_url_map.wasm"
@@ -617,7 +660,8 @@ fn policies_are_read_in_their_order() {
         mode = "monitor"
         optional = true
         settings = { recording = "http://mattermost.internal:8065", attempts = 3, map = { a = [1, true] } }
-        grants = { inputs = ["CALL_ID"] }
+        signature = "signatures/site_url_map.minisig"
+        grants = { inputs = ["CALL_ID"], env = ["SITE"], dirs = [{ path = "/srv/x", as = "/x", write = true }, { path = "/srv/y" }], real_clock = true, real_entropy = true }
         limits = { component_size = "1MiB", time = "20ms", memory = "8MiB" }
         [[policies.policy]]
         name = "retry"
@@ -626,9 +670,37 @@ fn policies_are_read_in_their_order() {
         "#,
         &[],
     );
-    let [first, second] = &config.policies.policies[..] else {
+    let [granted, Policy { config: second, .. }] = &config.policies.policies[..] else {
         panic!("two policies")
     };
+    let first = &granted.config;
+    let section = &config.policies;
+    assert_eq!(
+        section.trusted_keys,
+        [std::path::Path::new("/etc/offloader/site.pub")]
+    );
+    assert!(section.require_signature && section.watch && section.selftest);
+    assert_eq!(section.quarantine_after, None);
+    let default = good("", &[]).policies.quarantine_after;
+    assert_eq!(default.map(std::num::NonZeroU32::get), Some(10));
+    assert_eq!(
+        first.signature.as_deref(),
+        Some("signatures/site_url_map.minisig")
+    );
+    assert!(first.grants.real_clock && first.grants.real_entropy);
+    assert!(!second.grants.real_clock && second.signature.is_none());
+    assert_eq!(granted.env, ["SITE"]);
+    let dir = |path: &str, guest_path: &str, write| GrantedDir {
+        path: path.into(),
+        guest_path: guest_path.to_owned(),
+        write,
+    };
+    assert_eq!(
+        granted.dirs,
+        [dir("/srv/x", "/x", true), dir("/srv/y", "/srv/y", false)]
+    );
+    let shown = config.show();
+    assert_eq!(load_with(&shown, &[]).unwrap().config.show(), shown);
     assert_eq!(config.policies.dir, Some("/etc/offloader/policies".into()));
     assert_eq!(
         (first.name.as_str(), first.component.as_str()),
