@@ -35,6 +35,16 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     std::fs::read(path)
 }
 
+/// The directory that a file is in, and its name there; links on the way are followed.
+pub(crate) fn open_beside(path: &Path) -> io::Result<(Dir, String)> {
+    let path = std::fs::canonicalize(path)?;
+    let name = path.file_name().and_then(|name| name.to_str());
+    let (Some(dir), Some(name)) = (path.parent(), name) else {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    };
+    Ok((open_dir(dir)?, name.to_owned()))
+}
+
 /// A directory that is there.
 pub(crate) fn open_dir(path: &Path) -> io::Result<Dir> {
     Dir::open_ambient_dir(path, ambient_authority())

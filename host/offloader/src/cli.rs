@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::policy_command::PolicyCommand;
+
 /// Runs recording and transcription jobs for Mattermost Calls.
 ///
 /// Without a command it serves.
@@ -24,7 +26,14 @@ Exit codes:
   2  wrong arguments or wrong configuration; nothing was started
   3  could not start: address taken, store or certificate not usable, policy not loadable";
 
-#[derive(Debug, Args)]
+const POLICY_AFTER_HELP: &str = "\
+Exit codes:
+  0  all is well
+  1  something was found: the policy does not load, a case failed, a limit does not bite, a
+     decision would have been another
+  2  wrong arguments, or a file that cannot be read or understood";
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ConfigFile {
     /// The configuration file; without one the defaults and the environment hold.
     #[arg(
@@ -43,6 +52,9 @@ pub(crate) enum Command {
     Serve(ConfigFile),
     /// Check the configuration and print what is in force, without its secrets.
     CheckConfig(ConfigFile),
+    /// Look into policies, test and measure them, and replay what was decided.
+    #[command(subcommand, after_help = POLICY_AFTER_HELP)]
+    Policy(PolicyCommand),
 }
 
 impl Cli {

@@ -10,6 +10,7 @@ mod listen;
 mod logging;
 mod metrics;
 mod policies;
+mod policy_command;
 mod policy_grants;
 mod serve;
 mod state;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let code = match Cli::parse().command() {
         Command::Serve(config) => serve(&config),
         Command::CheckConfig(config) => check_config(&config),
+        Command::Policy(command) => policy_command::run(&command),
     };
     ExitCode::from(code)
 }

@@ -51,6 +51,9 @@ impl PolicyKeeper {
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
         let section = config.policies.clone();
+        if section.selftest {
+            prove_limits()?;
+        }
         let watched = watch::Sender::new(watched(&section));
         let opened = open(&section, &state)?;
         let host = PolicyHost::load(opened, clock.now())?;
@@ -220,6 +223,29 @@ impl Keeper {
             problems: messages.into_iter().map(problem).collect(),
         }
     }
+}
+
+/// Tries to break out of the sandbox.
+///
+/// # Errors
+/// When a limit does not bite: then nothing is served.
+fn prove_limits() -> anyhow::Result<()> {
+    let report = policy_host::selftest();
+    let broken = report.checks.iter().filter(|check| !check.passed);
+    let broken: Vec<_> = broken
+        .map(|check| format!("{}: {}", check.name, check.seen))
+        .collect();
+    anyhow::ensure!(
+        broken.is_empty(),
+        "the sandbox does not hold on this machine: {}",
+        broken.join("; ")
+    );
+    let overshoot_us = report.overshoot.map(|(_, longest)| longest.as_micros());
+    tracing::info!(
+        overshoot_us,
+        "the limits of the sandbox hold on this machine"
+    );
+    Ok(())
 }
 
 /// The directory that is to be watched, if one is.

@@ -20,6 +20,11 @@ const STORE: &str = "offloader.db";
 /// Characters of a made-up instance id.
 const INSTANCE_LEN: usize = 8;
 
+/// The file of the store in a state directory, for those who only look at it.
+pub(crate) fn store_in(directory: &Path) -> PathBuf {
+    directory.join(STORE)
+}
+
 /// The state directory.
 pub(crate) struct StateDir {
     path: PathBuf,
@@ -39,7 +44,7 @@ impl StateDir {
 
     /// The file of the store.
     pub(crate) fn store(&self) -> PathBuf {
-        self.path.join(STORE)
+        store_in(&self.path)
     }
 
     /// Whether the standard service has, or had, its store here.

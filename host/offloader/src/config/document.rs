@@ -185,6 +185,12 @@ pub(crate) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
+    /// The same table with unknown keys as errors.
+    pub(crate) fn strict(mut self) -> Self {
+        self.unknown = UnknownKeys::Refuse;
+        self
+    }
+
     /// The dotted key of one of its keys.
     pub(crate) fn key(&self, name: &str) -> String {
         if self.path.is_empty() {

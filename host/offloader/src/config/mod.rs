@@ -13,7 +13,7 @@ mod metrics;
 mod policies;
 mod show;
 mod store;
-mod values;
+pub(crate) mod values;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,15 +22,13 @@ use ::gate::{Gate, Grants};
 use toml::de::DeTable;
 
 pub(crate) use api::{Api, ListenAddress, TlsFiles};
-pub(crate) use document::{Place, Problem};
+pub(crate) use document::{Place, Problem, Raw, Reader, Section, UnknownKeys};
 pub(crate) use environment::Environment;
 pub(crate) use jobs::Jobs;
 pub(crate) use logger::{FileLog, Logger};
 pub(crate) use metrics::Metrics;
-pub(crate) use policies::{GrantedDir, Policies, Policy};
+pub(crate) use policies::{GrantedDir, Policies, Policy, limits, settings};
 pub(crate) use store::Store;
-
-use document::{Raw, Reader};
 
 /// All that the service is told.
 #[derive(Debug)]
