@@ -6,9 +6,9 @@ use std::env;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use offloader_system_tests::ping;
 use tokio::process::Command;
 
 use self::private::PrivateEngine;
@@ -55,16 +55,6 @@ impl Engine {
             version,
             private: Some(private),
         })
-    }
-
-    /// The engine that a test was given.
-    #[cfg(test)]
-    pub(crate) fn at(host: String) -> Self {
-        Self {
-            host,
-            version: String::new(),
-            private: None,
-        }
     }
 
     /// The engine that is there already, if any. A private one that a killed run left behind is taken
@@ -187,13 +177,4 @@ fn docker(host: &str) -> Command {
     let mut docker = command("docker");
     docker.env_remove("DOCKER_CONTEXT").args(["--host", host]);
     docker
-}
-
-/// The engine's version, if it answers in a few seconds.
-async fn ping(host: &str) -> Result<String> {
-    let asked =
-        async { output(docker(host).args(["version", "--format", "{{.Server.Version}}"])).await };
-    tokio::time::timeout(Duration::from_secs(5), asked)
-        .await
-        .with_context(|| format!("{host} did not answer in 5 seconds"))?
 }

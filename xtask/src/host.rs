@@ -1,11 +1,11 @@
 //! The programs of the host that the commands need, and the Debian packages that bring them.
 
-use std::env;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use crate::layout::{Layout, host_is_root};
+pub(crate) use crate::process::find;
 use crate::process::{command, logged};
 
 /// A program and the Debian package that brings it.
@@ -138,24 +138,6 @@ fn missing(tools: &[Tool]) -> Vec<&'static str> {
     packages
 }
 
-/// The path of a program: PATH first, then where Debian keeps the administrator's.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let admin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    env::split_paths(&path)
-        .chain(admin)
-        .map(|dir| dir.join(program))
-        .find(|file| file.is_file())
-}
-
-/// Whether the kernel's control groups are mounted, of either version.
-pub(crate) fn has_cgroups(mounts: &str) -> bool {
-    mounts
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(2))
-        .any(|kind| kind == "cgroup" || kind == "cgroup2")
-}
-
 /// Whether this is a Debian or a relative, where apt-get can bring what is missing.
 pub(crate) fn has_apt() -> bool {
     Path::new("/etc/debian_version").exists() && find("apt-get").is_some()
@@ -182,12 +164,5 @@ mod tests {
             },
         ];
         assert_eq!(missing(&tools), ["one"]);
-    }
-
-    #[test]
-    fn control_groups_are_seen_in_both_versions() {
-        assert!(has_cgroups("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n"));
-        assert!(has_cgroups("none /sys/fs/cgroup cgroup2 rw 0 0\n"));
-        assert!(!has_cgroups("tmpfs /sys/fs/cgroup tmpfs rw 0 0\n"));
     }
 }

@@ -50,7 +50,9 @@ pub(crate) async fn build_all(layout: &Layout, engine: &Engine) -> Result<()> {
 /// Puts both into the registry, under the names that a site asks for.
 pub(crate) async fn push_all(engine: &Engine, registry: &Registry) -> Result<()> {
     for image in [RECORDER, TRANSCRIBER] {
-        registry.push(engine, image.built_as, image.name).await?;
+        registry
+            .push(engine.host(), image.built_as, image.name)
+            .await?;
     }
     Ok(())
 }

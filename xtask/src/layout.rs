@@ -29,15 +29,6 @@ impl Layout {
         Ok(Self { root, target })
     }
 
-    /// A checkout of a test's own.
-    #[cfg(test)]
-    pub(crate) fn at(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-            target: root.join("target"),
-        }
-    }
-
     /// The top of the checkout.
     pub(crate) fn root(&self) -> &Path {
         &self.root

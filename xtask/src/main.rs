@@ -9,13 +9,13 @@
 )]
 
 mod bench;
+mod chaos;
 mod demo;
 mod engine;
 mod guests;
 mod host;
 mod images;
 mod layout;
-mod process;
 mod registry;
 mod stage;
 mod suite;
@@ -24,6 +24,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
+use offloader_system_tests::process;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::layout::Layout;
@@ -52,6 +53,9 @@ enum Command {
     Demo,
     /// Every check and test there is: format, lints, documentation, unit and system tests, the demo
     Test(suite::Options),
+    /// Let things happen to a daemon and its container engine in random order, and see whether it keeps
+    /// its promises
+    Chaos(chaos::Options),
     /// Measure the release build, beside the least that the same work can cost
     Bench(bench::Options),
 }
@@ -98,6 +102,7 @@ async fn run(command: Command, layout: &Layout) -> Result<()> {
         }
         Command::Demo => demo::run(layout).await,
         Command::Test(options) => suite::run(layout, &options).await,
+        Command::Chaos(options) => chaos::run(layout, &options).await,
         Command::Bench(options) => bench::run(layout, &options).await,
     }
 }

@@ -11,7 +11,7 @@ use crate::guests::{self, cargo};
 use crate::images;
 use crate::layout::Layout;
 use crate::process::{command, run};
-use crate::registry::Registry;
+use crate::registry::{self, Registry};
 
 /// What cargo builds.
 pub(crate) struct Built {
@@ -58,11 +58,35 @@ impl Stage {
         let step = Step::begin(&format!("building the example images in {engine}"));
         images::build_all(layout, &engine).await?;
         let step = step.next("filling a local registry");
-        let registry = Registry::start(layout).await?;
+        let registry = registry::start(layout).await?;
         images::push_all(&engine, &registry).await?;
         step.end();
         Ok(Self { registry, engine })
     }
+}
+
+/// Builds the daemon that can be told where to die, as a program beside the other.
+pub(crate) async fn build_daemon_with_fault_points(layout: &Layout) -> Result<PathBuf> {
+    const NAME: &str = "offloader-faults";
+    let mut build = command(cargo());
+    build.current_dir(layout.root()).args([
+        "build",
+        "--workspace",
+        "--bin",
+        NAME,
+        "--features",
+        "offloader/fault-points",
+        // With a test among what is built, libraries get the features that they have in all tests,
+        // and only our own crates are built once more.
+        "--test",
+        "faults",
+    ]);
+    run(&mut build)
+        .await
+        .context("building the daemon with fault points")?;
+    let binary = layout.target("debug").join(NAME);
+    fs::metadata(&binary).with_context(|| format!("cargo built no {}", binary.display()))?;
+    Ok(binary)
 }
 
 async fn build_daemon(layout: &Layout, args: &[&str]) -> Result<PathBuf> {

@@ -12,13 +12,14 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use self::totals::Totals;
+use crate::chaos;
 use crate::demo;
 use crate::engine::Engine;
 use crate::guests::{POLICIES, TARGET, cargo};
 use crate::host;
-use crate::layout::Layout;
+use crate::layout::{Layout, host_is_root};
 use crate::process::{Job, command, run as run_to_end};
-use crate::stage::{Built, Stage, Step};
+use crate::stage::{Built, Stage, Step, build_daemon_with_fault_points};
 
 /// How much to do.
 #[derive(clap::Args)]
@@ -44,6 +45,10 @@ pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
     for (name, check) in checks(layout) {
         note(name, checked(name, check).await);
     }
+    // Before the other, so that the last daemon that is built is the one that sites get.
+    let step = Step::begin("building the daemon with fault points");
+    let with_fault_points = build_daemon_with_fault_points(layout).await?;
+    step.end();
     let built = Built::build_with_tests(layout).await?;
     let mut stage = stage(layout).await?;
     let skips = layout.target("skipped-tests");
@@ -54,6 +59,7 @@ pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
     tests.arg("--workspace");
     tests
         .env("OFFLOADER_BIN", &built.daemon)
+        .env("OFFLOADER_FAULTS_BIN", &with_fault_points)
         .env("OFFLOADER_POLICIES", &built.policies);
     tests.env("OFFLOADER_TEST_SKIPS", &skips);
     if let Some(stage) = &stage {
@@ -77,6 +83,12 @@ pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
 
     let mut skipped = totals::skipped(&skips)?;
     totals.without(skipped.len());
+    if stage.is_some() && host_is_root() {
+        println!("· chaos …");
+        note("chaos", chaos::a_minute().await);
+    } else {
+        skipped.push("chaos".to_owned());
+    }
     match &mut stage {
         Some(stage) => {
             println!("· the demo …");

@@ -129,6 +129,15 @@ impl JobService {
         self.call(Method::GET, "/jobs", None).await
     }
 
+    /// The page of GET /jobs that comes after a job, the first one for an empty id.
+    pub async fn list_before(&self, id: &str) -> Result<Answer, ServiceError> {
+        let path = match id {
+            "" => "/jobs?limit=100".to_owned(),
+            id => format!("/jobs?limit=100&before={id}"),
+        };
+        self.call(Method::GET, &path, None).await
+    }
+
     /// DELETE /jobs/{id}.
     pub async fn delete(&self, id: &str) -> Result<Answer, ServiceError> {
         self.call(Method::DELETE, &format!("/jobs/{id}"), None)

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -13,6 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use site::JobService;
 use tempfile::TempDir;
 
+use crate::registry::free_port;
+
 /// An authentication key that is long enough.
 pub const KEY: &str = "a-key-of-a-client-in-a-test-with-enough-characters";
 /// What [`Setup::with_admin`] sets as the administrator's secret.
@@ -22,13 +24,19 @@ pub const ADMIN_SECRET: &str = "the-secret-of-the-administrator-in-a-test";
 const NO_ENGINE: &str = "unix:///nonexistent/offloader-test.sock";
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
+/// The number of SIGKILL.
+const KILL: i32 = 9;
 const POLL: Duration = Duration::from_millis(10);
 
 /// A daemon that may be started, more than once: its directory stays as long as this or one of them.
+/// A copy is another way to start the same daemon.
+#[derive(Clone)]
 pub struct Setup {
     dir: Arc<TempDir>,
     config: String,
     env: Vec<(String, String)>,
+    /// Which binary: one that can be told where to die, or the one that sites get.
+    with_fault_points: bool,
 }
 
 /// A daemon that runs. Killed when dropped.
@@ -59,6 +67,7 @@ impl Setup {
             dir: Arc::new(dir),
             config: String::new(),
             env: Vec::new(),
+            with_fault_points: false,
         }
         .env("DOCKER_HOST", NO_ENGINE)
         .env("API_SECURITY_ALLOWSELFREGISTRATION", "true")
@@ -73,6 +82,18 @@ impl Setup {
     pub fn with_admin(self) -> Self {
         self.env("API_SECURITY_ENABLEADMIN", "true")
             .env("API_SECURITY_ADMINSECRETKEY", ADMIN_SECRET)
+    }
+
+    /// Takes the binary that can be told where to die, without telling it.
+    pub fn with_fault_points(mut self) -> Self {
+        self.with_fault_points = true;
+        self
+    }
+
+    /// Lets it die as if by SIGKILL when it reaches a point: `after-intent`, or `after-intent:3` for
+    /// its third pass. The engine crate's `FaultPoint` has their list.
+    pub fn dies_at(self, point: &str) -> Self {
+        self.with_fault_points().env("OFFLOADER_FAULT", point)
     }
 
     /// Adds lines to the configuration file.
@@ -111,17 +132,29 @@ impl Setup {
 
     /// Starts it on a free port and waits until it answers.
     pub async fn start(&self) -> Daemon {
-        let port = free_port();
+        let mut daemon = self.launch();
+        daemon.wait_until_it_answers().await;
+        daemon
+    }
+
+    /// Starts it on a free port; it may not answer yet, and may not live to do so.
+    pub fn launch(&self) -> Daemon {
+        let port = free_port([]).expect("a port is free");
         let log = self.dir().join("log");
         let child = self.spawn(&format!("127.0.0.1:{port}"), &log);
-        let mut daemon = Daemon {
+        Daemon {
             child,
             url: format!("http://127.0.0.1:{port}"),
             log,
             _dir: Arc::clone(&self.dir),
-        };
-        daemon.wait_until_it_answers().await;
-        daemon
+        }
+    }
+
+    /// Starts it and waits until it has died at the point that it was told.
+    pub fn start_and_die(&self) {
+        let ended = self.run_to_end("127.0.0.1:0");
+        let signal = ended.status.signal();
+        assert_eq!(signal, Some(KILL), "{}\n{}", ended.status, ended.log);
     }
 
     /// Starts it at a listen address and waits until it has ended, as it should.
@@ -147,7 +180,12 @@ impl Setup {
             .append(true)
             .open(log)
             .expect("the log can be opened");
-        let mut command = Command::new(binary());
+        let binary = if self.with_fault_points {
+            binary_with_fault_points()
+        } else {
+            binary()
+        };
+        let mut command = Command::new(&binary);
         // What this process inherited must not decide how a daemon in a test behaves.
         command.env_clear();
         for name in ["PATH", "HOME", "LANG", "RUST_BACKTRACE"] {
@@ -165,7 +203,7 @@ impl Setup {
             .stderr(log);
         command
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", binary().display()))
+            .unwrap_or_else(|error| panic!("{}: {error}", binary.display()))
     }
 }
 
@@ -200,6 +238,23 @@ impl Daemon {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("the daemon runs");
         wait(&mut self.child, ENDS_WITHIN)
             .unwrap_or_else(|| panic!("SIGTERM did not end it in {ENDS_WITHIN:?}:\n{}", self.log()))
+    }
+
+    /// Waits until it has died at the point that it was told.
+    pub fn died(mut self) {
+        match wait(&mut self.child, ENDS_WITHIN) {
+            Some(status) if status.signal() == Some(KILL) => {}
+            Some(status) => panic!("it was to die, and ended with {status}:\n{}", self.log()),
+            None => panic!(
+                "it did not come to the point where it dies:\n{}",
+                self.log()
+            ),
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Ends it as a crash does, by SIGKILL.
@@ -249,30 +304,29 @@ fn wait(child: &mut Child, within: Duration) -> Option<ExitStatus> {
     None
 }
 
-/// The binary that `cargo xtask test` names, else the one of a plain build.
-fn binary() -> PathBuf {
-    if let Some(given) = env::var_os("OFFLOADER_BIN") {
-        return given.into();
-    }
-    // A test binary lies in target/debug/deps.
-    let own = env::current_exe().expect("a running program has a path");
-    let built = own
-        .ancestors()
-        .nth(2)
-        .map(|dir| dir.join("offloader"))
-        .unwrap_or_default();
-    assert!(
-        built.is_file(),
-        "{} is missing: run `cargo build -p offloader`",
-        built.display()
-    );
-    built
+/// The daemon as sites get it: the binary that `cargo xtask test` names, else the one of a plain build.
+pub fn binary() -> PathBuf {
+    found("OFFLOADER_BIN", "offloader", "cargo build -p offloader")
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
-        .port()
+/// The daemon with fault points.
+pub fn binary_with_fault_points() -> PathBuf {
+    found(
+        "OFFLOADER_FAULTS_BIN",
+        "offloader-faults",
+        "cargo build -p offloader --bin offloader-faults --features fault-points",
+    )
+}
+
+fn found(variable: &str, name: &str, build: &str) -> PathBuf {
+    if let Some(given) = env::var_os(variable) {
+        return given.into();
+    }
+    // A test binary lies in target/debug/deps, xtask in target/debug.
+    let own = env::current_exe().expect("a running program has a path");
+    let beside = own.ancestors().skip(1).take(2).map(|dir| dir.join(name));
+    beside
+        .into_iter()
+        .find(|built| built.is_file())
+        .unwrap_or_else(|| panic!("{name} is missing: run `{build}`"))
 }

@@ -9,23 +9,27 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
+use crate::dockerd::Dockerd;
+
 /// The engine's address (`unix:///…`), for the test `name`. Without one a test under CI fails; by
 /// hand it skips itself: this says so, writes the name down for the summary, and returns None.
 pub fn need_engine(name: &str) -> Option<String> {
     if let Ok(engine) = env::var("OFFLOADER_TEST_ENGINE") {
         return Some(engine);
     }
-    assert!(
-        !under_ci(),
-        "{name} needs a container engine (OFFLOADER_TEST_ENGINE)"
-    );
-    eprintln!("SKIPPED (no container engine): {name}");
+    skipped(name, "a container engine (OFFLOADER_TEST_ENGINE)");
+    None
+}
+
+/// Says that the test `name` is skipped for want of something; under CI it fails.
+pub(crate) fn skipped(name: &str, lacking: &str) {
+    assert!(!under_ci(), "{name} needs {lacking}");
+    eprintln!("SKIPPED, having no {lacking}: {name}");
     if let Some(file) = env::var_os("OFFLOADER_TEST_SKIPS") {
         let opened = OpenOptions::new().create(true).append(true).open(file);
         let written = opened.and_then(|mut file| writeln!(file, "{name}"));
         written.expect("the list of skipped tests can be written");
     }
-    None
 }
 
 /// Whether this is a run of continuous integration, where nothing may be skipped.
@@ -36,12 +40,17 @@ fn under_ci() -> bool {
 /// What the tiny images are made of: the host's shell and the few commands that scripts need.
 const PROGRAMS: [&str; 5] = ["sh", "sleep", "mkdir", "cat", "env"];
 
+/// The longest that a docker command may take.
+const COMMAND_SECONDS: &str = "60";
+
 /// A container engine with images of one test's own. Dropping it removes them, and every container
 /// and volume that came from them.
 pub struct TestEngine {
     host: String,
     registry: String,
     images: Vec<String>,
+    /// Whether the engine goes with all that it holds, so that nothing has to be removed.
+    thrown_away: bool,
 }
 
 impl TestEngine {
@@ -59,7 +68,15 @@ impl TestEngine {
             host,
             registry,
             images: Vec::new(),
+            thrown_away: false,
         }
+    }
+
+    /// An engine that is thrown away after the test.
+    pub fn of(dockerd: &Dockerd) -> Self {
+        let mut engine = Self::at(dockerd.host());
+        engine.thrown_away = true;
+        engine
     }
 
     /// Its address.
@@ -79,12 +96,28 @@ impl TestEngine {
         let dir = tempfile::tempdir().expect("a directory can be made");
         let tar = dir.path().join("root.tar");
         pack_programs(&tar);
-        let entrypoint = Value::from(vec!["/bin/sh", "-c", script]).to_string();
-        let entrypoint = format!("ENTRYPOINT {entrypoint}");
-        let tar = tar.to_str().expect("temporary paths are UTF-8");
-        self.docker(&["import", "--change", &entrypoint, tar, &reference]);
-        self.images.push(reference.clone());
+        self.import(&tar, &["/bin/sh", "-c", script], &reference);
         reference
+    }
+
+    /// Makes an image `REGISTRY/NAME:TAG` whose program is missing, so that it cannot start.
+    pub fn image_without_program(&mut self, name_and_tag: &str) -> String {
+        let reference = format!("{}/{name_and_tag}", self.registry);
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        let tar = dir.path().join("root.tar");
+        run(Command::new("tar")
+            .args(["--create", "--file"])
+            .arg(&tar)
+            .args(["--directory", "/etc", "hostname"]));
+        self.import(&tar, &["/missing"], &reference);
+        reference
+    }
+
+    fn import(&mut self, tar: &Path, entrypoint: &[&str], reference: &str) {
+        let entrypoint = format!("ENTRYPOINT {}", Value::from(entrypoint.to_vec()));
+        let tar = tar.to_str().expect("temporary paths are UTF-8");
+        self.docker(&["import", "--change", &entrypoint, tar, reference]);
+        self.images.push(reference.to_owned());
     }
 
     /// Runs the docker command and returns what it wrote, trimmed.
@@ -96,8 +129,16 @@ impl TestEngine {
 
     /// The same; its standard error if it failed.
     pub fn try_docker(&self, args: &[&str]) -> Result<String, String> {
-        let mut docker = Command::new("docker");
-        let output = docker.args(["--host", &self.host]).args(args).output();
+        // An engine that is held would hold the test up too.
+        let mut docker = Command::new("timeout");
+        docker.args([
+            "--kill-after=1",
+            COMMAND_SECONDS,
+            "docker",
+            "--host",
+            &self.host,
+        ]);
+        let output = docker.args(args).output();
         let output = output.map_err(|error| error.to_string())?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -128,6 +169,9 @@ impl TestEngine {
 
 impl Drop for TestEngine {
     fn drop(&mut self) {
+        if self.thrown_away {
+            return;
+        }
         // A test that failed must not panic again here; what cannot be removed is left.
         for image in &self.images {
             let filter = format!("ancestor={image}");
@@ -213,6 +257,7 @@ mod tests {
             host,
             registry: String::new(),
             images: Vec::new(),
+            thrown_away: true,
         };
         assert!(after.try_docker(&["image", "inspect", &image]).is_err());
         assert!(after.try_docker(&["inspect", &container]).is_err());

@@ -19,9 +19,18 @@
 )]
 
 mod daemon;
+mod dockerd;
 mod engine;
+mod line;
+mod oracle;
 mod policies;
+pub mod process;
+mod registry;
 
-pub use daemon::{ADMIN_SECRET, Daemon, Ended, KEY, Setup};
+pub use daemon::{ADMIN_SECRET, Daemon, Ended, KEY, Setup, binary, binary_with_fault_points};
+pub use dockerd::{Dockerd, Place, mount_small, ping};
 pub use engine::{TestEngine, need_engine};
+pub use line::{Line, Passing};
+pub use oracle::{Agreement, Oracle, Submission, Told, Violations};
 pub use policies::policy_file;
+pub use registry::{Registry, free_port};

@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// grace was not enough.
 ///
 /// Its pid is kept in a file, so that the next run finds what a killed run left behind.
-pub(crate) struct Service {
+pub struct Service {
     name: &'static str,
     pid: Pid,
     /// None if an earlier run started it.
@@ -32,7 +32,7 @@ pub(crate) struct Service {
 
 impl Service {
     /// Starts a program with all its output in `log`. `grace` is the time it gets to end.
-    pub(crate) fn spawn(
+    pub fn spawn(
         name: &'static str,
         command: std::process::Command,
         pid_file: PathBuf,
@@ -46,7 +46,7 @@ impl Service {
     }
 
     /// The same for a program that writes its pid file itself.
-    pub(crate) fn spawn_with_own_pid_file(
+    pub fn spawn_with_own_pid_file(
         name: &'static str,
         mut command: std::process::Command,
         pid_file: PathBuf,
@@ -75,7 +75,7 @@ impl Service {
 
     /// The program of an earlier run that `pid_file` names, if it still runs. A pid may have been
     /// given to a stranger since, so it counts only if its command line has `marker`.
-    pub(crate) fn left_behind(
+    pub fn left_behind(
         name: &'static str,
         marker: &Path,
         pid_file: PathBuf,
@@ -98,7 +98,7 @@ impl Service {
     }
 
     /// Whether it still runs; how it ended if we started it and it has.
-    pub(crate) fn check(&mut self) -> Result<()> {
+    pub fn check(&mut self) -> Result<()> {
         let ended = match &mut self.child {
             Some(child) => child.try_wait()?.map(|status| status.to_string()),
             None => (!alive(self.pid)).then(|| "gone".to_owned()),
@@ -118,23 +118,43 @@ impl Service {
     }
 
     /// Its process id.
-    pub(crate) fn pid(&self) -> i32 {
+    pub fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let _ = kill_process(self.pid, signal);
+    }
+
+    /// Ends it at once, by SIGKILL.
+    pub fn kill(mut self) {
+        self.ended = true;
+        self.signal(Signal::KILL);
+        match &mut self.child {
+            Some(child) => drop(child.wait()),
+            None => {
+                while alive(self.pid) {
+                    thread::sleep(POLL);
+                }
+            }
+        }
+        let _ = fs::remove_file(&self.pid_file);
+    }
+
     /// The file that its output goes to.
-    pub(crate) fn log(&self) -> &Path {
+    pub fn log(&self) -> &Path {
         &self.log
     }
 
     /// Lets it run on after this program.
-    pub(crate) fn leave_running(mut self) {
+    pub fn leave_running(mut self) {
         self.ended = true;
     }
 
     /// Ends it: SIGTERM, and SIGKILL when its grace is over. Returns how it ended, None if an earlier
     /// run started it or it had to be killed.
-    pub(crate) fn stop(mut self) -> Option<ExitStatus> {
+    pub fn stop(mut self) -> Option<ExitStatus> {
         self.end()
     }
 
@@ -187,7 +207,7 @@ impl Drop for Service {
 }
 
 /// Whether a process exists and is more than a zombie waiting for its parent.
-pub(super) fn alive(pid: Pid) -> bool {
+pub(crate) fn alive(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // "PID (NAME) STATE …", where the name may itself hold parentheses.
     stat.rsplit_once(") ")

@@ -1,28 +1,40 @@
 //! Running programs: commands that end by themselves here, services that end with their guard in
-//! [`service`].
+//! [`Service`].
 
 mod service;
 
+use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{ChildStdout, Command};
 
-pub(crate) use self::service::Service;
+pub use self::service::Service;
+pub(crate) use self::service::alive;
 
 /// A command that reads nothing.
-pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null());
     command
 }
 
+/// The path of a program: PATH first, then where Debian keeps the administrator's.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let admin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&path)
+        .chain(admin)
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
+}
+
 /// Runs a command to its end with its output on ours; anything but success is an error.
-pub(crate) async fn run(command: &mut Command) -> Result<()> {
+pub async fn run(command: &mut Command) -> Result<()> {
     let shown = shown(command);
     let status = Job::start(command)?.wait().await?;
     if !status.success() {
@@ -33,14 +45,14 @@ pub(crate) async fn run(command: &mut Command) -> Result<()> {
 
 /// A command under way, in a process group of its own: dropping it before its end sends SIGTERM to the
 /// command and all that it started.
-pub(crate) struct Job {
+pub struct Job {
     child: tokio::process::Child,
     group: Option<Pid>,
 }
 
 impl Job {
     /// Starts it.
-    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+    pub fn start(command: &mut Command) -> Result<Self> {
         let spawned = command.process_group(0).spawn();
         let child = spawned.with_context(|| format!("starting `{}`", shown(command)))?;
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
@@ -48,12 +60,12 @@ impl Job {
     }
 
     /// Its standard output, if that was piped and not yet taken.
-    pub(crate) fn stdout(&mut self) -> Option<ChildStdout> {
+    pub fn stdout(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
     }
 
     /// Waits for its end.
-    pub(crate) async fn wait(mut self) -> Result<ExitStatus> {
+    pub async fn wait(mut self) -> Result<ExitStatus> {
         let status = self.child.wait().await.context("waiting for a command")?;
         self.group = None;
         Ok(status)
@@ -70,12 +82,12 @@ impl Drop for Job {
 
 /// Runs a command and returns what it wrote to standard output, trimmed. When it fails, the error
 /// carries the end of what it wrote to standard error.
-pub(crate) async fn output(command: &mut Command) -> Result<String> {
+pub async fn output(command: &mut Command) -> Result<String> {
     Ok(outputs(command).await?.0.trim().to_owned())
 }
 
 /// The same with both outputs: standard output and standard error.
-pub(crate) async fn outputs(command: &mut Command) -> Result<(String, String)> {
+pub async fn outputs(command: &mut Command) -> Result<(String, String)> {
     let shown = shown(command);
     let output = command
         .kill_on_drop(true)
@@ -99,7 +111,7 @@ pub(crate) async fn outputs(command: &mut Command) -> Result<(String, String)> {
 }
 
 /// Runs a command with all its output in a file; when it fails, the error carries the file's end.
-pub(crate) async fn logged(command: &mut Command, log: &Path) -> Result<()> {
+pub async fn logged(command: &mut Command, log: &Path) -> Result<()> {
     let shown = shown(command);
     let file = create(log)?;
     let status = Job::start(command.stdout(file.try_clone()?).stderr(file))?
@@ -129,7 +141,7 @@ fn create(log: &Path) -> Result<File> {
 }
 
 /// The last lines of a file; what went wrong instead, if it cannot be read.
-pub(crate) fn tail(file: &Path, lines: usize) -> String {
+pub fn tail(file: &Path, lines: usize) -> String {
     match fs::read(file) {
         Ok(bytes) => last_lines(&String::from_utf8_lossy(&bytes), lines),
         Err(error) => format!("({}: {error})", file.display()),
@@ -145,7 +157,6 @@ fn last_lines(text: &str, lines: usize) -> String {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::service::alive;
     use super::*;
 
     const POLL: Duration = Duration::from_millis(20);

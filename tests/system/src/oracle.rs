@@ -1,0 +1,548 @@
+//! Whether API, store and container engine agree about an installation's jobs, and whether what was
+//! promised about them holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+
+use crate::{Daemon, Setup, TestEngine};
+
+/// The label of every job container, and the one that tells whose it is.
+const INSTANCE_LABEL: &str = "io.offloader.instance";
+/// The longest that anything may take to come to rest.
+const SETTLES_WITHIN: Duration = Duration::from_secs(45);
+const POLL: Duration = Duration::from_millis(100);
+
+/// Looks at an installation from all sides.
+pub struct Oracle {
+    instance: String,
+    slots: usize,
+    starts: Starts,
+    secrets: Vec<String>,
+    submissions: Vec<Submission>,
+}
+
+/// What a client was told about a piece of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    /// The `recording_id` or `transcription_id`, never used twice.
+    pub work: String,
+    /// What came of it.
+    pub told: Told,
+}
+
+/// The answer to a submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// It runs, as this job.
+    Runs(String),
+    /// It does not, and will not.
+    Failed,
+    /// There was no answer: the client or the daemon had gone.
+    Nothing,
+}
+
+/// What is wrong, in words. Empty when nothing is.
+pub type Violations = Vec<String>;
+
+impl Oracle {
+    /// An oracle for the installation that calls itself `instance` in an engine, which does not know
+    /// of it yet. No more jobs than `slots` may run at a time, and `secrets` must be seen nowhere.
+    pub fn new(engine: &TestEngine, instance: &str, slots: usize, secrets: &[&str]) -> Self {
+        Self {
+            instance: instance.to_owned(),
+            slots,
+            starts: Starts::watch(engine.host(), instance),
+            secrets: secrets.iter().map(|&secret| secret.to_owned()).collect(),
+            submissions: Vec::new(),
+        }
+    }
+
+    /// To be called when the engine was started again: what starts is told anew.
+    pub fn engine_is_back(&mut self, engine: &TestEngine) {
+        self.starts.follow(engine.host(), &self.instance);
+    }
+
+    /// Takes down what a client was told.
+    pub fn told(&mut self, work: &str, told: Told) {
+        let work = work.to_owned();
+        self.submissions.push(Submission { work, told });
+    }
+
+    /// How often containers of a job were started.
+    pub fn starts_of(&self, job: &str) -> usize {
+        let part = format!("-{job}-");
+        let starts = self.starts.names();
+        starts.iter().filter(|name| name.contains(&part)).count()
+    }
+
+    /// How often containers were started at all.
+    pub fn starts(&self) -> usize {
+        self.starts.names().len()
+    }
+
+    /// Looks until all sides agree or should long have done so, and tells what does not hold then.
+    pub async fn consult(
+        &self,
+        daemon: &Daemon,
+        setup: &Setup,
+        engine: &TestEngine,
+    ) -> Result<Agreement, Violations> {
+        let until = Instant::now() + SETTLES_WITHIN;
+        loop {
+            let (agreement, mut violations) = self.look(daemon, setup, engine).await;
+            if violations.is_empty() {
+                // What holds once at rest holds again a moment later.
+                tokio::time::sleep(POLL).await;
+                violations = self.look(daemon, setup, engine).await.1;
+                if violations.is_empty() {
+                    return Ok(agreement);
+                }
+            }
+            if Instant::now() > until {
+                return Err(violations);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn look(
+        &self,
+        daemon: &Daemon,
+        setup: &Setup,
+        engine: &TestEngine,
+    ) -> (Agreement, Violations) {
+        let mut wrong = Violations::new();
+        let jobs = match api_jobs(daemon).await {
+            Ok(jobs) => jobs,
+            Err(why) => return (Agreement::default(), vec![format!("API: {why}")]),
+        };
+        match store_states(&setup.dir().join("state/offloader.db")) {
+            Ok(stored) => {
+                let told: BTreeMap<_, _> = jobs
+                    .iter()
+                    .map(|(id, job)| (id.clone(), text(job, "state").to_owned()))
+                    .collect();
+                if stored != told {
+                    wrong.push(format!("the API says {told:?} and the store {stored:?}"));
+                }
+            }
+            Err(why) => wrong.push(format!("store: {why}")),
+        }
+        let (containers, volumes) = match self.in_engine(engine) {
+            Ok(found) => found,
+            Err(why) => {
+                wrong.push(format!("engine: {why}"));
+                return (Agreement::default(), wrong);
+            }
+        };
+        compare(&jobs, &containers, &volumes, &mut wrong);
+        let starts = self.starts.names();
+        self.judge_starts(&jobs, &starts, &mut wrong);
+        self.judge_answers(&jobs, &starts, &mut wrong);
+        let running = containers.values().filter(|running| **running).count();
+        let held = jobs.values().filter(|job| holds_slot(job)).count();
+        if held > self.slots || running > self.slots {
+            wrong.push(format!(
+                "{held} jobs hold slots and {running} containers run, of {} slots",
+                self.slots
+            ));
+        }
+        self.look_for_secrets(daemon, setup, &jobs, &mut wrong);
+        let agreement = Agreement {
+            jobs: jobs.len(),
+            running,
+            containers: containers.len(),
+            volumes: volumes.len(),
+            starts: starts.len(),
+        };
+        (agreement, wrong)
+    }
+
+    /// Everything with the instance's label: containers by name and whether they run, and volumes.
+    fn in_engine(
+        &self,
+        engine: &TestEngine,
+    ) -> Result<(BTreeMap<String, bool>, BTreeSet<String>), String> {
+        let label = format!("label={INSTANCE_LABEL}={}", self.instance);
+        let shown = "{{.Names}} {{.State}}";
+        let containers = engine.try_docker(&[
+            "ps",
+            "--all",
+            "--no-trunc",
+            "--filter",
+            &label,
+            "--format",
+            shown,
+        ])?;
+        let containers = containers.lines().filter_map(|line| {
+            let (name, state) = line.split_once(' ')?;
+            Some((name.to_owned(), state == "running" || state == "paused"))
+        });
+        let volumes = engine.try_docker(&["volume", "ls", "--quiet", "--filter", &label])?;
+        Ok((
+            containers.collect(),
+            volumes.lines().map(str::to_owned).collect(),
+        ))
+    }
+
+    fn judge_starts(&self, jobs: &Jobs, starts: &[String], wrong: &mut Violations) {
+        let mut seen = BTreeSet::new();
+        for name in starts {
+            if !seen.insert(name) {
+                wrong.push(format!("{name} was started more than once"));
+            }
+            let Some((job, number)) = self.parse(name) else {
+                wrong.push(format!("{name} was started, which is no container of ours"));
+                continue;
+            };
+            // The record of a deleted job is gone.
+            let Some(job) = jobs.get(&job) else { continue };
+            // One that was under way when its time was over is taken back, and its client was told.
+            let known = |attempt: &Value| {
+                attempt["running_at"].is_i64() || attempt["reason"] == "start-timeout"
+            };
+            if !attempts(job).any(|attempt| attempt["number"] == number && known(attempt)) {
+                wrong.push(format!(
+                    "{name} was started, and its job does not know: {job}"
+                ));
+            }
+        }
+        for (id, job) in jobs {
+            let ran = attempts(job).filter(|attempt| attempt["running_at"].is_i64());
+            for attempt in ran {
+                let name = format!("offloader-{}-{id}-{}", self.instance, attempt["number"]);
+                if !seen.contains(&name) {
+                    wrong.push(format!("{name} is said to have run, and was never started"));
+                }
+            }
+        }
+    }
+
+    fn judge_answers(&self, jobs: &Jobs, starts: &[String], wrong: &mut Violations) {
+        let mut by_work: BTreeMap<&str, Vec<&Told>> = BTreeMap::new();
+        for Submission { work, told } in &self.submissions {
+            by_work.entry(work).or_default().push(told);
+        }
+        for (work, told) in by_work {
+            let is_of_work = |job: &Value| {
+                let inputs = &job["input_data"];
+                inputs["recording_id"] == work || inputs["transcription_id"] == work
+            };
+            let ran: BTreeSet<&str> = jobs
+                .iter()
+                .filter(|(_, job)| is_of_work(job) && ever_ran(job))
+                .map(|(id, _)| id.as_str())
+                .collect();
+            if ran.len() > 1 {
+                wrong.push(format!("the work {work} ran as more than one job: {ran:?}"));
+            }
+            for id in &ran {
+                let may_run = |told: &&&Told| match told {
+                    Told::Runs(said) => said == id,
+                    Told::Nothing => true,
+                    Told::Failed => false,
+                };
+                if !told.iter().any(|told| may_run(&told)) {
+                    let job = &jobs[*id];
+                    wrong.push(format!("{id} was said not to run, and ran: {job}"));
+                }
+            }
+            for told in told {
+                if let Told::Runs(id) = told
+                    && !starts.iter().any(|name| name.contains(&format!("-{id}-")))
+                {
+                    wrong.push(format!("{id} was said to run, and was never started"));
+                }
+            }
+        }
+    }
+
+    fn parse(&self, name: &str) -> Option<(String, u64)> {
+        let rest = name.strip_prefix(&format!("offloader-{}-", self.instance))?;
+        let (job, number) = rest.split_once('-')?;
+        Some((job.to_owned(), number.parse().ok()?))
+    }
+
+    fn look_for_secrets(
+        &self,
+        daemon: &Daemon,
+        setup: &Setup,
+        jobs: &Jobs,
+        wrong: &mut Violations,
+    ) {
+        let log = daemon.log();
+        for secret in &self.secrets {
+            if log.contains(secret) {
+                wrong.push("a secret is in the log".to_owned());
+            }
+            if jobs.values().any(|job| job.to_string().contains(secret)) {
+                wrong.push("a secret is in an answer of the API".to_owned());
+            }
+            for file in setup.files_with(secret) {
+                wrong.push(format!("a secret is in {}", file.display()));
+            }
+        }
+    }
+}
+
+/// What there was when all sides agreed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Agreement {
+    /// Jobs with a record.
+    pub jobs: usize,
+    /// Containers that run.
+    pub running: usize,
+    /// Containers in all.
+    pub containers: usize,
+    /// Volumes with the instance's label.
+    pub volumes: usize,
+    /// Starts of containers, over the whole time.
+    pub starts: usize,
+}
+
+type Jobs = BTreeMap<String, Value>;
+
+fn compare(
+    jobs: &Jobs,
+    containers: &BTreeMap<String, bool>,
+    volumes: &BTreeSet<String>,
+    wrong: &mut Violations,
+) {
+    for (id, job) in jobs {
+        let state = text(job, "state");
+        let number = attempts(job).count();
+        let of_job: Vec<_> = containers
+            .iter()
+            .filter(|(name, _)| name.contains(&format!("-{id}-")))
+            .collect();
+        let running = of_job.iter().filter(|(_, running)| **running).count();
+        let expected = usize::from(["running", "stopping"].contains(&state));
+        if running != expected {
+            wrong.push(format!(
+                "{id} is {state}, and {running} containers of it run"
+            ));
+        }
+        if running == 1 && !of_job[0].0.ends_with(&format!("-{id}-{number}")) && of_job.len() == 1 {
+            wrong.push(format!(
+                "{id} runs, but not as attempt {number}: {of_job:?}"
+            ));
+        }
+        let volume = volumes.iter().any(|name| name.contains(&format!("-{id}-")));
+        match state {
+            "running" | "stopping" => {}
+            "retained" if !volume => wrong.push(format!("{id} is kept, and its volume is gone")),
+            "retained" => {}
+            "removed" if !of_job.is_empty() || volume => {
+                wrong.push(format!("{id} is removed, and left {of_job:?} or a volume"));
+            }
+            "removed" => {}
+            state => wrong.push(format!("{id} is not at rest: {state}")),
+        }
+    }
+    let known = |name: &String| jobs.keys().any(|id| name.contains(&format!("-{id}-")));
+    for name in containers.keys().chain(volumes).filter(|name| !known(name)) {
+        wrong.push(format!("{name} has our label, and no job"));
+    }
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+fn attempts(job: &Value) -> impl Iterator<Item = &Value> {
+    job["attempts"].as_array().into_iter().flatten()
+}
+
+fn ever_ran(job: &Value) -> bool {
+    attempts(job).any(|attempt| attempt["running_at"].is_i64())
+}
+
+fn holds_slot(job: &Value) -> bool {
+    ["preparing", "waiting", "starting", "running", "stopping"].contains(&text(job, "state"))
+}
+
+/// All jobs as the administrator sees them.
+async fn api_jobs(daemon: &Daemon) -> Result<Jobs, String> {
+    let mut jobs = Jobs::new();
+    let mut before = String::new();
+    loop {
+        let answer = daemon.admin().list_before(&before).await;
+        let answer = answer.map_err(|error| error.chain())?;
+        if answer.status != 200 {
+            return Err(format!("{}: {}", answer.status, answer.body));
+        }
+        let page = answer.json();
+        for job in page["jobs"].as_array().into_iter().flatten() {
+            jobs.insert(text(job, "id").to_owned(), job.clone());
+        }
+        match page["next"].as_str() {
+            Some(next) => next.clone_into(&mut before),
+            None => return Ok(jobs),
+        }
+    }
+}
+
+/// The state of each job, as the file of the store has it.
+fn store_states(path: &Path) -> Result<BTreeMap<String, String>, String> {
+    let read = || {
+        let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        db.busy_timeout(Duration::from_secs(5))?;
+        let mut select = db.prepare("SELECT id, state FROM jobs")?;
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect::<rusqlite::Result<_>>()
+    };
+    read().map_err(|error| error.to_string())
+}
+
+/// Every start of a container with the instance's label, by the container's name, as the engine tells
+/// them while they happen.
+struct Starts {
+    names: Arc<Mutex<Vec<String>>>,
+    followed: Option<Child>,
+}
+
+impl Starts {
+    fn watch(host: &str, instance: &str) -> Self {
+        let mut starts = Self {
+            names: Arc::default(),
+            followed: None,
+        };
+        starts.follow(host, instance);
+        starts
+    }
+
+    /// Follows the engine from its start on, or from now on if it is not known when that was: what a
+    /// restarted engine remembers begins with its restart.
+    fn follow(&mut self, host: &str, instance: &str) {
+        let since = if self.followed.is_some() {
+            "0".to_owned()
+        } else {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            now.unwrap_or_default().as_secs().to_string()
+        };
+        self.end();
+        let mut docker = Command::new("docker");
+        docker
+            .args(["--host", host, "events", "--since", &since])
+            .args(["--filter", "type=container", "--filter", "event=start"])
+            .args(["--filter", &format!("label={INSTANCE_LABEL}={instance}")])
+            .args(["--format", "{{.Actor.Attributes.name}}"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = docker.spawn().expect("docker can be run");
+        let output = child.stdout.take().expect("its output is piped");
+        let names = Arc::clone(&self.names);
+        thread::spawn(move || {
+            for name in BufReader::new(output).lines().map_while(Result::ok) {
+                names
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(name);
+            }
+        });
+        self.followed = Some(child);
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn end(&mut self) {
+        if let Some(mut child) = self.followed.take() {
+            // When the engine has gone it ends by itself, with its last words.
+            let until = Instant::now() + POLL;
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < until {
+                thread::sleep(POLL / 10);
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Starts {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn job(state: &str) -> Jobs {
+        let attempts = json!([{ "number": 1, "running_at": 1 }]);
+        Jobs::from([("j".into(), json!({ "state": state, "attempts": attempts }))])
+    }
+
+    fn judged(jobs: &Jobs, containers: &[(&str, bool)], volumes: &[&str]) -> usize {
+        let containers = containers
+            .iter()
+            .map(|(n, r)| ((*n).to_owned(), *r))
+            .collect();
+        let volumes = volumes.iter().map(|&n| n.to_owned()).collect();
+        let mut wrong = Violations::new();
+        compare(jobs, &containers, &volumes, &mut wrong);
+        wrong.len()
+    }
+
+    #[test]
+    fn sides_that_disagree_are_told() {
+        let (name, volume) = ("offloader-i-j-1", "offloader-i-j-1-data");
+        for (state, containers, volumes, wrong) in [
+            ("running", &[(name, true)][..], &[volume][..], 0),
+            ("running", &[(name, false)], &[volume], 1),
+            ("running", &[], &[], 1),
+            ("retained", &[(name, false)], &[volume], 0),
+            ("retained", &[(name, true)], &[volume], 1),
+            ("retained", &[], &[], 1),
+            ("removed", &[], &[], 0),
+            ("removed", &[(name, false)], &[], 1),
+            ("removed", &[], &[volume], 1),
+            ("starting", &[], &[], 1),
+            ("removed", &[("offloader-i-k-1", false)], &[], 1),
+            ("removed", &[], &["offloader-i-k-1-data"], 1),
+        ] {
+            let found = judged(&job(state), containers, volumes);
+            assert_eq!(found, wrong, "{state} {containers:?} {volumes:?}");
+        }
+    }
+
+    #[test]
+    fn starts_and_answers_that_do_not_fit_are_told() {
+        let oracle = Oracle {
+            instance: "i".into(),
+            slots: 1,
+            starts: Starts {
+                names: Arc::default(),
+                followed: None,
+            },
+            secrets: Vec::new(),
+            submissions: Vec::new(),
+        };
+        let judged = |starts: &[&str]| {
+            let starts: Vec<_> = starts.iter().map(|&name| name.to_owned()).collect();
+            let mut wrong = Violations::new();
+            oracle.judge_starts(&job("running"), &starts, &mut wrong);
+            wrong.len()
+        };
+        assert_eq!(judged(&["offloader-i-j-1"]), 0);
+        assert_eq!(judged(&["offloader-i-j-1", "offloader-i-j-1"]), 1);
+        assert_eq!(judged(&["offloader-i-j-1", "offloader-i-j-2"]), 1);
+        assert_eq!(judged(&[]), 1);
+    }
+}
