@@ -6,6 +6,7 @@
 
 mod clock_mark;
 mod failure;
+mod history;
 mod jobs;
 mod keys;
 mod open;
@@ -21,6 +22,7 @@ mod writer;
 #[cfg(test)]
 mod testing;
 
+pub use history::History;
 pub use open::OpenError;
 pub use set_aside::SetAside;
 pub use store::{SqliteStore, StoreConfig};
