@@ -26,6 +26,9 @@ pub(crate) const KEY_MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a client waits for a deletion that the container engine holds up. It goes on.
 const DELETE_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a start waits for a container engine that is slow to say what it holds.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
+
 /// What the engine is told by the configuration.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -112,7 +115,11 @@ impl Engine {
         FaultPoint::Recovery.reach();
         shared.tasks.spawn(watch_runner(Arc::clone(&shared)));
         shared.tasks.spawn(prune_history(Arc::clone(&shared)));
-        shared.tasks.spawn(sweep_now_and_then(Arc::clone(&shared)));
+        let (looked, first_look) = oneshot::channel();
+        let sweeping = sweep_now_and_then(Arc::clone(&shared), looked);
+        shared.tasks.spawn(sweeping);
+        // So that a job that the store lost is known again before anybody asks for it.
+        let _ = tokio::time::timeout(FIRST_LOOK, first_look).await;
         Ok(Self { shared })
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::State;
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::engine::Shared;
@@ -18,10 +19,13 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// Removes what a late answer of the engine left of jobs of which nothing should be left, and
 /// takes up jobs that the store does not know. The first look is at the start: what the store
-/// lost is to be looked after from then on.
-pub(crate) async fn sweep_now_and_then(shared: Arc<Shared>) {
+/// lost is to be looked after from then on; `looked` hears when that is over.
+pub(crate) async fn sweep_now_and_then(shared: Arc<Shared>, looked: oneshot::Sender<()>) {
+    let mut looked = Some(looked);
     loop {
         let pause = if sweep(&shared).await { EVERY } else { AGAIN };
+        // Whoever waited may have stopped waiting.
+        let _ = looked.take().map(|looked| looked.send(()));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = shared.ending.cancelled() => return,

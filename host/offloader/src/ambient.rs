@@ -10,11 +10,11 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use domain::Timestamp;
+use domain::{ClockReading, Timestamp, Uptime};
 
 use crate::config::Environment;
 
@@ -98,6 +98,21 @@ pub(crate) fn process() -> Option<Process> {
 pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
     let disk = rustix::fs::statvfs(path)?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// What the machine's clocks say now.
+pub(crate) fn clocks() -> ClockReading {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(uptime.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(uptime.tv_nsec).unwrap_or(0);
+    ClockReading {
+        wall: wall_clock(),
+        uptime: boot.ok().map(|boot| Uptime {
+            boot: boot.trim().to_owned(),
+            elapsed: Duration::new(seconds, nanos),
+        }),
+    }
 }
 
 /// The time on the wall.

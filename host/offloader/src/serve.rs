@@ -15,10 +15,11 @@ use engine::{Clock as _, Engine, EngineConfig, Policies, Ports, Registrations, R
 use gate::Gate;
 use hyper_util::rt::TokioTimer;
 use runner_docker::{DockerConfig, DockerRunner};
-use store::{SqliteStore, StoreConfig};
+use store::{SetAside, SqliteStore, StoreConfig};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::ambient;
 use crate::clock::SteadyClock;
 use crate::config::Config;
 use crate::job_output::LoggingRunner;
@@ -76,7 +77,12 @@ impl Signals {
 /// The first thing that cannot be had.
 pub(crate) async fn start(config: Config, file: (PathBuf, bool)) -> anyhow::Result<Service> {
     let signals = Signals::watch().context("cannot watch for signals")?;
-    let clock = SteadyClock::start();
+    let state = StateDir::open(&config.store.directory)?;
+    if state.has_standard_store() {
+        tracing::info!("the standard service's store is in the state directory; it is left alone");
+    }
+    let store = Arc::new(open_store(&state)?);
+    let clock = resume_time(&store).await?;
     // Before anything that counts.
     let render_metrics = match config.metrics.enable {
         true => Some(metrics::install(env!("CARGO_PKG_VERSION"), clock.now())?),
@@ -89,13 +95,6 @@ pub(crate) async fn start(config: Config, file: (PathBuf, bool)) -> anyhow::Resu
         .map(listen::tls)
         .transpose()?
         .map(RustlsConfig::from_config);
-    let state = StateDir::open(&config.store.directory)?;
-    if state.has_standard_store() {
-        tracing::info!("the standard service's store is in the state directory; it is left alone");
-    }
-    let store = Arc::new(SqliteStore::open(StoreConfig {
-        path: state.store(),
-    })?);
     let instance = match config.jobs.instance.clone() {
         Some(instance) => instance,
         None => state.instance()?,
@@ -221,6 +220,35 @@ impl Service {
         tracing::info!("ended");
         Ok(())
     }
+}
+
+/// Opens the store. One that is damaged is set aside: the containers of the jobs in it are found
+/// again by their labels.
+fn open_store(state: &StateDir) -> anyhow::Result<SqliteStore> {
+    let path = state.store();
+    let (store, set_aside) =
+        SqliteStore::open_or_set_aside(StoreConfig { path }, ambient::wall_clock())?;
+    if let Some(SetAside { path, detail }) = set_aside {
+        tracing::error!(
+            set_aside = %path.display(), detail,
+            "THE STORE WAS DAMAGED. It was set aside, and a new one begun: clients have to register \
+             again, containers of jobs are found by their labels, and the history is in what was set aside"
+        );
+    }
+    Ok(store)
+}
+
+/// The service's time, going on from its last start, and kept for the next one. It begins anew,
+/// with the wall clock, when no job depends on it.
+async fn resume_time(store: &SqliteStore) -> anyhow::Result<Arc<SteadyClock>> {
+    let idle = store.unfinished().await?.is_empty();
+    let last = store.clock_mark()?.filter(|_| !idle);
+    let clock = SteadyClock::start(last.as_ref());
+    // Without it the wall clock is believed at the next start.
+    if let Err(error) = store.save_clock_mark(clock.mark()).await {
+        tracing::warn!(%error, "the time could not be kept for the next start");
+    }
+    Ok(clock)
 }
 
 async fn serve(
