@@ -65,12 +65,6 @@ pub(crate) fn append_to(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Bytes that are free, for this user, on the disk of a path.
-pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
-    let disk = rustix::fs::statvfs(path)?;
-    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
 /// What the process uses of the machine.
 pub(crate) struct Process {
     /// Bytes of its memory that are in RAM.
