@@ -58,7 +58,6 @@ pub(super) fn run(options: &Options) -> anyhow::Result<bool> {
     for dir in &mut config.grants.dirs {
         dir.write = false;
     }
-    let notes = notes_on_grants(&config);
     let host = Candidate::host()?;
     if let Err(errors) = candidate.load(&host, config) {
         print(&format!(
@@ -73,7 +72,6 @@ pub(super) fn run(options: &Options) -> anyhow::Result<bool> {
     let mut replay = Replay {
         policy: &policy.name,
         since,
-        notes,
         ..Replay::of(&host)
     };
     for id in history.decided_since(since)? {
@@ -109,32 +107,12 @@ fn configured<'a>(
     }
 }
 
-/// Where a policy sees more than its job, it sees what is there now.
-fn notes_on_grants(config: &PolicyConfig) -> Vec<String> {
-    let grants = &config.grants;
-    let granted = [
-        (
-            !grants.env.is_empty(),
-            "env",
-            "the environment is that of now",
-        ),
-        (
-            !grants.dirs.is_empty(),
-            "dirs",
-            "directories are as they are now, and cannot be written to",
-        ),
-        (grants.real_clock, "real_clock", "the clock is that of now"),
-        (
-            grants.real_entropy,
-            "real_entropy",
-            "random numbers are new ones",
-        ),
-    ];
-    granted
-        .into_iter()
-        .filter(|(granted, ..)| *granted)
-        .map(|(_, key, told)| format!("{key} is granted: {told}"))
-        .collect()
+/// What a policy reads beside job and settings, of what its decision says that it read. That is on
+/// record nowhere: it sees what there is now.
+fn of_now(read: &[String]) -> impl Iterator<Item = &str> {
+    let is_granted =
+        |what: &&str| ["clock", "entropy", "env"].contains(what) || what.starts_with("dir:");
+    read.iter().map(String::as_str).filter(is_granted)
 }
 
 /// What was, or would have been, decided.
@@ -223,7 +201,8 @@ struct Replay<'a> {
     with_other_settings: u64,
     changes: Vec<Change>,
     not_replayed: Vec<NotReplayed>,
-    notes: Vec<String>,
+    /// How many decisions read what is not on record.
+    of_now: BTreeMap<String, u64>,
 }
 
 impl<'a> Replay<'a> {
@@ -237,7 +216,7 @@ impl<'a> Replay<'a> {
             with_other_settings: 0,
             changes: Vec::new(),
             not_replayed: Vec::new(),
-            notes: Vec::new(),
+            of_now: BTreeMap::new(),
         }
     }
 
@@ -266,6 +245,9 @@ impl<'a> Replay<'a> {
             // Prefetches have no job.
             let purpose = Purpose::Start;
             let asked = ask(host, Question { hook, purpose }, &facts);
+            for what in asked.iter().flat_map(|decision| of_now(&decision.read)) {
+                *self.of_now.entry(what.to_owned()).or_default() += 1;
+            }
             let before = Answer::of(decision);
             let after = asked.as_ref().map_or_else(Answer::none, Answer::of);
             if !before.is_same(&after) {
@@ -294,7 +276,10 @@ impl<'a> Replay<'a> {
     }
 
     fn notes(&self) -> Vec<String> {
-        let mut notes = self.notes.clone();
+        let told = |(what, count): (&String, &u64)| {
+            format!("{count} of them read {what} now, which may not be as it was then")
+        };
+        let mut notes: Vec<_> = self.of_now.iter().map(told).collect();
         if self.with_other_settings > 0 {
             notes.push(format!(
                 "{} of them were made with other settings than those of now",
@@ -403,4 +388,35 @@ impl<'a> Replay<'a> {
 fn time(at: Timestamp) -> String {
     let time = jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or_default();
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_on_record_is_told_from_what_is() {
+        let read = ["attempt.failure", "clock", "dir:/maps", "env", "input:env"].map(str::to_owned);
+        let told: Vec<_> = of_now(&read).collect();
+        assert_eq!(told, ["clock", "dir:/maps", "env"]);
+    }
+
+    #[test]
+    fn answers_are_told_as_people_write_them() {
+        let told = |verdict: &str, value: Option<&str>, outcome| {
+            let answer = Answer {
+                verdict: verdict.to_owned(),
+                value: value.map(str::to_owned),
+                outcome,
+            };
+            answer.to_string()
+        };
+        use DecisionOutcome::{Answered, Timeout};
+        assert_eq!(told("pass", None, Answered), "pass");
+        assert_eq!(told("retry", Some("1500"), Answered), "retry 1500ms");
+        assert_eq!(told("keep-for", Some("604800000"), Answered), "keep-for 7d");
+        assert_eq!(told("use", Some("1500"), Answered), "use 1500");
+        let failed = told("deny", Some("policy-failed"), Timeout);
+        assert_eq!(failed, "deny policy-failed (timeout)");
+    }
 }
