@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use domain::EndReason;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, SetOnce};
+
+use crate::JobView;
 
 /// Nobody has decided.
 const OPEN: u8 = 0;
@@ -26,33 +28,34 @@ pub(crate) struct NotStarted {
     pub(crate) detail: String,
 }
 
-type Told = Option<Result<(), NotStarted>>;
+/// The job as it ran, or why it does not.
+type Told = Result<Arc<JobView>, NotStarted>;
 
 /// The answer that the clients of one job wait for.
 pub(crate) struct Answer {
     stage: AtomicU8,
     waiters: AtomicUsize,
     refused: Notify,
-    told: watch::Sender<Told>,
+    told: SetOnce<Told>,
 }
 
 impl Answer {
     /// An answer that is open. It wants its first waiter before the job's task begins.
     pub(crate) fn open() -> Arc<Self> {
-        Self::at(OPEN, None)
+        Self::at(OPEN)
     }
 
     /// The answer of a job found after a restart: whoever waited for it is gone.
     pub(crate) fn given() -> Arc<Self> {
-        Self::at(REFUSED, None)
+        Self::at(REFUSED)
     }
 
-    fn at(stage: u8, told: Told) -> Arc<Self> {
+    fn at(stage: u8) -> Arc<Self> {
         Arc::new(Self {
             stage: AtomicU8::new(stage),
             waiters: AtomicUsize::new(0),
             refused: Notify::new(),
-            told: watch::Sender::new(told),
+            told: SetOnce::new(),
         })
     }
 
@@ -114,19 +117,11 @@ impl Answer {
         }
     }
 
-    /// Tells those who wait, once.
-    pub(crate) fn tell(&self, result: Result<(), NotStarted>) {
-        self.stage.store(
-            if result.is_ok() { ACCEPTED } else { REFUSED },
-            Ordering::Release,
-        );
-        self.told.send_if_modified(|told| {
-            let first = told.is_none();
-            if first {
-                *told = Some(result);
-            }
-            first
-        });
+    /// Tells those who wait. The first word is the last.
+    pub(crate) fn tell(&self, told: Told) {
+        let stage = if told.is_ok() { ACCEPTED } else { REFUSED };
+        self.stage.store(stage, Ordering::Release);
+        let _ = self.told.set(told);
     }
 }
 
@@ -137,16 +132,8 @@ pub(crate) struct Waiter {
 
 impl Waiter {
     /// What the job's task tells; waits until it does.
-    pub(crate) async fn told(&self) -> Result<(), NotStarted> {
-        let mut told = self.answer.told.subscribe();
-        let lost = NotStarted {
-            reason: EndReason::Interrupted,
-            detail: "its task ended".into(),
-        };
-        match told.wait_for(Option::is_some).await {
-            Ok(told) => told.clone().unwrap_or(Err(lost)),
-            Err(_) => Err(lost),
-        }
+    pub(crate) async fn told(&self) -> Told {
+        self.answer.told.wait().await.clone()
     }
 
     /// Gives the start up because the answer is due. False when it runs already.

@@ -159,11 +159,16 @@ impl Engine {
         Ok(views)
     }
 
-    /// What a job's container wrote, of its last attempt; `None` when there is no such container.
+    /// What a job's container wrote, of its last attempt, and writes until then; `None` when there
+    /// is no such container.
     ///
     /// # Errors
     /// When the container engine fails.
-    pub async fn logs(&self, job: &Job) -> Result<Option<LogStream>, RunnerError> {
+    pub async fn logs(
+        &self,
+        job: &Job,
+        until: LogsUntil,
+    ) -> Result<Option<LogStream>, RunnerError> {
         if job.running_at().is_none() || matches!(job.state, State::Removed { .. }) {
             return Ok(None);
         }
@@ -171,7 +176,7 @@ impl Engine {
             .shared
             .gate
             .container_name(&job.id, job.attempt().number);
-        self.shared.ports.runner.logs(&name, LogsUntil::Now).await
+        self.shared.ports.runner.logs(&name, until).await
     }
 
     /// Makes images present that a client will ask for.
@@ -431,6 +436,7 @@ async fn watch_runner(shared: Arc<Shared>) {
             DOWN
         };
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => {}
             () = shared.ending.cancelled() => return,
         }
@@ -441,6 +447,7 @@ async fn prune_history(shared: Arc<Shared>) {
     const EVERY: Duration = Duration::from_secs(60 * 60);
     loop {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(EVERY) => {}
             () = shared.ending.cancelled() => return,
         }

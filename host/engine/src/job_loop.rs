@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Decision, Duty, EndReason, Fact, Job, SiteUrl, State, Timestamp, duty, step};
+use domain::{Decision, Duty, EndReason, Fact, Job, SiteUrl, State, Timestamp};
 use gate::{ContainerName, ImagePermit, Origin};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument as _, error, info, info_span, warn};
@@ -11,6 +11,7 @@ use tracing::{Instrument as _, error, info, info_span, warn};
 use crate::answer::{Answer, NotStarted, Waiter};
 use crate::engine::Shared;
 use crate::live::{Command, Live};
+use crate::rules::{duty, step};
 use crate::submit::AllInputs;
 use crate::{DeleteError, FaultPoint, JobView, StopError};
 
@@ -217,6 +218,7 @@ impl JobLoop {
                 return Saved::Never;
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => pause = longer(pause),
                 () = self.shared.ending.cancelled() => return Saved::Leave,
             }
@@ -243,6 +245,7 @@ impl JobLoop {
         while let Err(error) = self.shared.forget(&next).await {
             error!(%error, "could not remove the job's record; trying again");
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => pause = longer(pause),
                 () = self.shared.ending.cancelled() => return false,
             }
@@ -257,14 +260,14 @@ impl JobLoop {
 
     /// Shows the new state to everybody, and answers those who waited for it.
     fn publish(&mut self) {
-        let view = JobView {
+        let view = Arc::new(JobView {
             job: Arc::clone(&self.job),
             decisions: self.decisions.clone(),
-        };
-        self.view.send_replace(Arc::new(view));
+        });
+        self.view.send_replace(Arc::clone(&view));
         match self.job.state {
             State::Running { .. } => {
-                self.answer.tell(Ok(()));
+                self.answer.tell(Ok(view));
                 if !self.may_run_again() {
                     self.launchable = None;
                 }
@@ -280,7 +283,7 @@ impl JobLoop {
             }
             State::Ended(_) => {
                 // It ran, if only for a moment.
-                self.answer.tell(Ok(()));
+                self.answer.tell(Ok(view));
                 self.launchable = None;
                 for stopper in self.stoppers.drain(..) {
                     let _ = stopper.send(Err(StopError::NotRunning));

@@ -20,6 +20,17 @@ mod submission;
 mod submit;
 mod sweep;
 
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
+
+/// The rules of a job's life. Under simulation they can be broken on purpose.
+mod rules {
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) use crate::simulation::{duty, step};
+    #[cfg(not(any(test, feature = "simulation")))]
+    pub(crate) use domain::{duty, step};
+}
+
 pub use engine::{Engine, EngineConfig, Health, Ports};
 pub use facts_past::{Forgotten, at_decision};
 pub use fault::FaultPoint;

@@ -1,6 +1,6 @@
 //! Jobs that have a task: where everybody else reaches them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use domain::{Decision, Job, JobId};
@@ -38,7 +38,7 @@ pub(crate) struct Live {
 /// Every job that has a task.
 #[derive(Default)]
 pub(crate) struct LiveJobs {
-    jobs: RwLock<HashMap<JobId, Arc<Live>>>,
+    jobs: RwLock<BTreeMap<JobId, Arc<Live>>>,
 }
 
 // A panic while the map is locked cannot leave it half changed, so poison is no news.

@@ -1,6 +1,6 @@
 //! What the engine needs of the world. Adapters implement these; the engine knows no adapter.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,7 +46,7 @@ pub trait Runner: Send + Sync + 'static {
 
     /// Creates and starts the container of a permit, once: a container of that name with the
     /// permit's labels and image counts as it and is not started again when it ever ran. Asks
-    /// `ticket` at the last moment before the start, and answers within 20 s after its yes. After
+    /// `ticket` at the last moment before the start, and answers within 20 s after its leave. After
     /// an error nothing of it is left that runs or will, except after [`LaunchError::Engine`].
     async fn launch(
         &self,
@@ -109,10 +109,23 @@ pub enum LogsUntil {
 /// Log bytes as they come.
 pub type LogStream = BoxStream<'static, Result<Bytes, RunnerError>>;
 
-/// Asked right before a container is started. Says yes only while somebody still waits for the
-/// start and there is time for it.
+/// Asked right before a container is started. Gives leave only while somebody still waits for the
+/// start and there is time for it, and once: a start that nobody knows the outcome of may be carried
+/// out yet, and a second one would run again what has ended by then.
 pub struct StartTicket {
     may_start: Box<dyn Fn() -> bool + Send + Sync>,
+    given_to: OnceLock<String>,
+}
+
+/// What a [`StartTicket`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// Start the container.
+    Given,
+    /// It was told to start before: find out what comes of it.
+    GivenBefore,
+    /// The container is not to start: remove it.
+    Refused,
 }
 
 impl StartTicket {
@@ -120,13 +133,22 @@ impl StartTicket {
     pub fn new(may_start: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self {
             may_start: Box::new(may_start),
+            given_to: OnceLock::new(),
         }
     }
 
-    /// Whether the container may be started now.
+    /// Whether the container that the engine knows by this identifier may be started now.
     #[must_use]
-    pub fn admit(&self) -> bool {
-        (self.may_start)()
+    pub fn ask(&self, container: &str) -> Leave {
+        if !(self.may_start)() {
+            return Leave::Refused;
+        }
+        match self.given_to.set(container.to_owned()) {
+            Ok(()) => Leave::Given,
+            Err(_) if self.given_to.get().is_some_and(|id| id == container) => Leave::GivenBefore,
+            // What was started is gone, and is not made anew.
+            Err(_) => Leave::Refused,
+        }
     }
 }
 
@@ -212,9 +234,12 @@ pub enum LaunchError {
         /// The name.
         name: String,
     },
-    /// The engine refused to create or start it.
+    /// The engine refused to create or start it. It never ran.
     #[error("the container engine refused: {0}")]
     Refused(String),
+    /// It went away while it was started: somebody removed it. It may have run.
+    #[error("the container was removed while it was started")]
+    Gone,
     /// The container engine does not answer. The container may exist, and may run now or soon:
     /// launch it again, which finds out, or remove it.
     #[error(transparent)]

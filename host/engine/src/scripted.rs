@@ -74,6 +74,8 @@ pub(crate) enum LaunchPlay {
     Refused,
     /// Starts, and the answer is lost.
     AnswerLost,
+    /// Starts, and somebody removes it at once.
+    Gone,
     /// Takes this long before the ticket is asked.
     Slow(Duration),
 }
@@ -223,7 +225,7 @@ impl Runner for ScriptedRunner {
         {
             return Ok(Launched { at: *since });
         }
-        if !ticket.admit() {
+        if ticket.ask(&permit.name().to_string()) == Leave::Refused {
             return Err(LaunchError::Withdrawn);
         }
         let at = Timestamp::from_millis(1_700_000_000_000);
@@ -243,6 +245,10 @@ impl Runner for ScriptedRunner {
             self.end_later(permit.name(), after, script.exit_code);
         }
         match play {
+            Some(LaunchPlay::Gone) => {
+                self.remove_by_hand();
+                Err(LaunchError::Gone)
+            }
             Some(LaunchPlay::AnswerLost) => Err(LaunchError::Engine(unreachable())),
             _ => Ok(Launched { at }),
         }
@@ -340,6 +346,8 @@ pub(crate) struct Memory {
     pub(crate) failing_commits: u32,
     /// After this many commits that succeed.
     pub(crate) good_commits_first: u32,
+    /// Whether reading fails.
+    pub(crate) unreadable: bool,
     /// What the store says is in the way of saving.
     pub(crate) trouble: Option<String>,
     /// How long accepting a job takes.
@@ -441,6 +449,12 @@ impl Store for MemoryStore {
     }
 
     async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
+        if self.memory().unreadable {
+            return Err(StoreError {
+                operation: "job",
+                detail: "input/output error".into(),
+            });
+        }
         Ok(self.memory().jobs.iter().find(|j| j.id == *id).cloned())
     }
 

@@ -33,7 +33,15 @@ impl Engine {
     /// # Errors
     /// See [`SubmitError`].
     pub async fn submit(&self, submission: Submission) -> Result<Arc<JobView>, SubmitError> {
-        let id = new_job_id();
+        self.submit_as(new_job_id(), submission).await
+    }
+
+    /// The same under an identifier of the caller's making, which no other job may have.
+    pub(crate) async fn submit_as(
+        &self,
+        id: JobId,
+        submission: Submission,
+    ) -> Result<Arc<JobView>, SubmitError> {
         let span = info_span!("submit", job = %id, kind = %submission.kind);
         submit(&self.shared, id, submission).instrument(span).await
     }
@@ -121,7 +129,7 @@ async fn submit(
             Ok(Ok(Begun::Full)) => return Err(SubmitError::Full),
             Ok(Ok(Begun::Waiting(waiter))) => {
                 info!(image = %job.attempt().image, client = %job.client, "accepted");
-                return wait(shared, &job.id, waiter, start_by).await;
+                return wait(shared, waiter, start_by).await;
             }
             Ok(Ok(Begun::Known(known, unused))) => {
                 launchable = Some(unused);
@@ -199,7 +207,6 @@ async fn begin(
 /// Waits for the answer of a job's task, and no longer than an answer may take.
 async fn wait(
     shared: &Shared,
-    id: &JobId,
     waiter: Waiter,
     start_by: Timestamp,
 ) -> Result<Arc<JobView>, SubmitError> {
@@ -212,13 +219,7 @@ async fn wait(
         Err(_) => waiter.told().await,
     };
     match told {
-        Ok(()) => match shared.view(id).await? {
-            Some(view) => Ok(view),
-            None => Err(SubmitError::NotStarted {
-                reason: EndReason::RemovedByHand,
-                detail: "the job was deleted".into(),
-            }),
-        },
+        Ok(view) => Ok(view),
         Err(_) if shared.ending.is_cancelled() => Err(SubmitError::ShuttingDown),
         Err(not) => Err(SubmitError::NotStarted {
             reason: not.reason,
@@ -243,7 +244,7 @@ async fn join(
             return Some(Ok(view));
         }
         let waiter = live.answer.wait()?;
-        return Some(wait(shared, &known.id, waiter, view.job.start_by).await);
+        return Some(wait(shared, waiter, view.job.start_by).await);
     }
     match shared.view(&known.id).await {
         Ok(Some(view)) if view.job.ever_ran() => Some(Ok(view)),

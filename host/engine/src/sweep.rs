@@ -27,6 +27,7 @@ pub(crate) async fn sweep_now_and_then(shared: Arc<Shared>, looked: oneshot::Sen
         // Whoever waited may have stopped waiting.
         let _ = looked.take().map(|looked| looked.send(()));
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => {}
             () = shared.ending.cancelled() => return,
         }

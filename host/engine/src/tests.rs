@@ -584,3 +584,38 @@ async fn strays_of_finished_jobs_go_and_those_of_unknown_jobs_stay() {
             .contains(id.as_str())
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_told_that_its_job_ran_also_when_the_store_cannot_be_read() {
+    let mut stage = Stage::default();
+    stage.runner.world().script.runs_for = Some(Duration::ZERO);
+    let engine = stage.engine().await;
+    let submitting = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.submit(recording('a')).await }
+    });
+    stage.store.memory().unreadable = true;
+    assert!(submitting.await.unwrap().unwrap().job.ever_ran());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_removed_while_it_started_is_not_tried_again() {
+    let mut stage = Stage::default();
+    stage.runner.world().launches = vec![LaunchPlay::Gone];
+    stage.policies.retry = RetryVerdict::RetryAfter(Duration::ZERO);
+    let engine = stage.engine().await;
+    let Err(SubmitError::NotStarted { reason, .. }) = engine.submit(recording('a')).await else {
+        panic!("it is told to run");
+    };
+    assert_eq!(reason, EndReason::RemovedByHand);
+    assert_eq!(stage.runner.starts(), 1, "it may have run");
+}
+
+#[test]
+fn leave_to_start_is_given_once_and_to_one_container() {
+    let ticket = StartTicket::new(|| true);
+    assert_eq!(ticket.ask("a"), Leave::Given);
+    assert_eq!(ticket.ask("a"), Leave::GivenBefore, "it may start yet");
+    assert_eq!(ticket.ask("b"), Leave::Refused, "what started is gone");
+    assert_eq!(StartTicket::new(|| false).ask("a"), Leave::Refused);
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bollard::query_parameters::CreateContainerOptions;
 use domain::Timestamp;
-use engine::{LaunchError, Launched, StartTicket};
+use engine::{LaunchError, Launched, Leave, StartTicket};
 use gate::LaunchPermit;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
@@ -43,15 +43,22 @@ pub(crate) async fn launch(
     if let Some(at) = seen.ran_at {
         return Ok(Launched { at });
     }
-    if !ticket.admit() {
-        let deadline = Instant::now() + CLEANING;
-        return Err(clean(client, permit, LaunchError::Withdrawn, deadline).await);
-    }
     let deadline = Instant::now() + START + SETTLING + CLEANING;
-    match start(client, &seen).await {
+    let started = match ticket.ask(&seen.id) {
+        Leave::Given => start(client, &seen).await,
+        Leave::GivenBefore => {
+            let unknown = Trouble::Unreachable("a start is under way".to_owned());
+            settle(client, &seen, Err(unknown)).await
+        }
+        Leave::Refused => {
+            let deadline = Instant::now() + CLEANING;
+            return Err(clean(client, permit, LaunchError::Withdrawn, deadline).await);
+        }
+    };
+    match started {
         Ok(at) => Ok(Launched { at }),
         // It may run by now.
-        Err(error @ LaunchError::Engine(_)) => Err(error),
+        Err(error @ (LaunchError::Engine(_) | LaunchError::Gone)) => Err(error),
         Err(error) => Err(clean(client, permit, error, deadline).await),
     }
 }
@@ -136,6 +143,15 @@ async fn start(client: &Client, seen: &Seen) -> Result<Timestamp, LaunchError> {
             docker.start_container(&seen.id, None).await
         })
         .await;
+    settle(client, seen, answer).await
+}
+
+/// What came of a start that was answered so.
+async fn settle(
+    client: &Client,
+    seen: &Seen,
+    answer: Result<(), Trouble>,
+) -> Result<Timestamp, LaunchError> {
     let deadline = Instant::now() + SETTLING;
     loop {
         let now = sighting::look(client, &seen.id, left(deadline).min(QUICK)).await;
@@ -149,7 +165,7 @@ async fn start(client: &Client, seen: &Seen) -> Result<Timestamp, LaunchError> {
             (Err(trouble @ Trouble::Refused { .. }), Ok(_)) => {
                 LaunchError::Refused(trouble.message())
             }
-            (_, Ok(None)) => LaunchError::Refused("the container is gone again".to_owned()),
+            (_, Ok(None)) => LaunchError::Gone,
             // Under way, perhaps.
             _ if Instant::now() < deadline => {
                 sleep(PAUSE).await;

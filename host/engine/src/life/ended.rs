@@ -35,6 +35,7 @@ impl JobLoop {
         let shared = Arc::clone(&self.shared);
         loop {
             tokio::select! {
+                biased;
                 () = sleep_until(&shared, until) => {
                     // Timers may wake a little early; the machine compares with the saved time.
                     if until.is_some_and(|until| shared.now() >= until) {
@@ -51,7 +52,7 @@ impl JobLoop {
                     }
                     command @ (Command::Stop(_) | Command::Kill(_)) => {
                         Self::refuse_command(command);
-                    }
+                    },
                 },
                 () = shared.ending.cancelled() => return Event::Leave,
             }
@@ -81,6 +82,7 @@ impl JobLoop {
         tokio::pin!(removal);
         loop {
             tokio::select! {
+                biased;
                 () = &mut removal => return Event::Known(Fact::Cleared),
                 Some(command) = self.commands.recv() => match command {
                     Command::Delete(reply) if reply.is_closed() => {}
@@ -92,7 +94,7 @@ impl JobLoop {
                     }
                     command @ (Command::Stop(_) | Command::Kill(_)) => {
                         Self::refuse_command(command);
-                    }
+                    },
                 },
                 () = shared.ending.cancelled() => return Event::Leave,
             }

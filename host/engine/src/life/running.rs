@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{
-    DeliveredWhen, Delivery, EndReason, Exit, Fact, Leftovers, Outcome, State, StopCause,
-    Timestamp, step,
+    DeliveredWhen, Delivery, EndReason, Exit, Fact, Leftovers, Outcome, State, StopCause, Timestamp,
 };
 use tracing::{info, warn};
 
@@ -13,6 +12,7 @@ use crate::Sighting;
 use crate::engine::Shared;
 use crate::job_loop::{Event, FIRST_PAUSE, JobLoop, longer, sleep_until};
 use crate::live::Command;
+use crate::rules::step;
 
 /// How often what is left in a volume is looked up when the engine answers with an error.
 const LOOKS: u32 = 4;
@@ -30,6 +30,7 @@ impl JobLoop {
             }
             let (shared, name) = (Arc::clone(&self.shared), self.container());
             tokio::select! {
+                biased;
                 () = changed(&shared, &name) => {}
                 () = sleep_until(&shared, Some(deadline)) => {
                     return self.stop_requested(StopCause::Deadline);
@@ -85,6 +86,7 @@ impl JobLoop {
                 }
             };
             tokio::select! {
+                biased;
                 () = changed(&shared, &name) => {}
                 () = sleep_until(&shared, Some(look_again)) => {}
                 Some(command) = self.commands.recv() => match command {
@@ -163,6 +165,7 @@ impl JobLoop {
                 Err(error) => warn!(%error, "cannot look at the container; the job stays as it is"),
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => pause = longer(pause),
                 () = self.shared.ending.cancelled() => return None,
             }
@@ -197,6 +200,7 @@ impl JobLoop {
                 return Some(None);
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => pause = longer(pause),
                 () = self.shared.ending.cancelled() => return None,
             }

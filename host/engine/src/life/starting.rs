@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{EndReason, Fact, Purpose, RetryVerdict, Timestamp, step};
+use domain::{EndReason, Fact, Purpose, RetryVerdict, Timestamp};
 use gate::{LaunchPermit, LaunchPlan};
 use tracing::warn;
 
 use crate::job_loop::{Event, FIRST_PAUSE, JobLoop, longer, sleep_until};
 use crate::live::Command;
+use crate::rules::step;
 use crate::{FaultPoint, LaunchError, PrepareError, Sighting, StartTicket, facts};
 
 impl JobLoop {
@@ -146,6 +147,12 @@ impl JobLoop {
                         _ => self.interrupted(),
                     };
                 }
+                // It may have run, so no other attempt follows.
+                LaunchError::Gone => {
+                    return Event::Known(Fact::Abandoned {
+                        reason: EndReason::RemovedByHand,
+                    });
+                }
                 LaunchError::ImageChanged { .. } => {
                     self.answer.reopen();
                     return self
@@ -165,6 +172,7 @@ impl JobLoop {
                         return self.too_late();
                     }
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep(pause) => pause = longer(pause),
                         () = self.shared.ending.cancelled() => {
                             return if self.take_back().await { self.interrupted() } else { Event::Leave };

@@ -1,0 +1,61 @@
+//! Histories that must go well, and broken engines that must be caught.
+
+use super::*;
+
+/// Panics with the whole history when anything is not as promised.
+fn goes_well(seed: u64) {
+    if let Some(violation) = simulate(seed, None, false).violation {
+        let history = simulate(seed, None, true);
+        panic!("seed {seed}: {violation}\n{}", history.lines.join("\n"));
+    }
+}
+
+#[test]
+fn histories_go_well() {
+    for seed in 0..300 {
+        goes_well(seed);
+    }
+}
+
+#[test]
+fn a_seed_has_one_history() {
+    for seed in 0..100 {
+        let first = simulate(seed, None, true);
+        let again = simulate(seed, None, true);
+        for (line, other) in first.lines.iter().zip(&again.lines) {
+            assert_eq!(line, other, "seed {seed}");
+        }
+        assert_eq!(first, again, "seed {seed}");
+        assert_eq!(simulate(seed, None, false).digest, first.digest);
+    }
+}
+
+/// All of them are tried, with more histories, by the example: `cargo xtask test` runs it.
+#[test]
+fn the_likeliest_ways_to_break_it_are_noticed_soon() {
+    for (mutation, histories) in [
+        (Mutation::AnswerBeforeCommit, 20),
+        (Mutation::NoKeys, 20),
+        (Mutation::NoSlots, 50),
+        (Mutation::ForgetSlot, 20),
+        (Mutation::StartWithoutLeave, 200),
+        (Mutation::NoStartBy, 200),
+        (Mutation::ErrorIsAnEnd, 100),
+        (Mutation::SeeNothingLeft, 50),
+        (Mutation::DeleteUnsent, 20),
+        (Mutation::KeepTooShort, 20),
+        (Mutation::KeepForEver, 20),
+        (Mutation::ForgetKillAt, 500),
+        (Mutation::ForgetDeadline, 500),
+        (Mutation::KillEarly, 50),
+        (Mutation::NeverKill, 50),
+        (Mutation::NoDeadline, 50),
+        (Mutation::RetryAfterRun, 500),
+        (Mutation::RemoveNothing, 20),
+        (Mutation::LeaveVolumes, 20),
+        (Mutation::TrustTheWallClock, 100),
+    ] {
+        let broken = |seed: u64| simulate(seed, Some(mutation), false).violation.is_some();
+        assert!((0..histories).any(broken), "{mutation:?}");
+    }
+}
