@@ -12,6 +12,7 @@ mod metrics;
 mod policies;
 mod policy_command;
 mod policy_grants;
+mod runner;
 mod serve;
 mod state;
 mod systemd;

@@ -11,10 +11,9 @@ use axum::Router;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use axum_server::{Handle, Server};
-use engine::{Clock as _, Engine, EngineConfig, Policies, Ports, Registrations, Runner, Store};
+use engine::{Clock as _, Engine, EngineConfig, Policies, Ports, Registrations, Store};
 use gate::Gate;
 use hyper_util::rt::TokioTimer;
-use runner_docker::{DockerConfig, DockerRunner};
 use store::{SetAside, SqliteStore, StoreConfig};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,10 +21,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::ambient;
 use crate::clock::SteadyClock;
 use crate::config::Config;
-use crate::job_output::LoggingRunner;
 use crate::policies::PolicyKeeper;
 use crate::state::StateDir;
-use crate::{listen, metrics, systemd};
+use crate::{listen, metrics, runner, systemd};
 
 /// How long answers under way may take when the service ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
@@ -99,17 +97,8 @@ pub(crate) async fn start(config: Config, file: (PathBuf, bool)) -> anyhow::Resu
         Some(instance) => instance,
         None => state.instance()?,
     };
+    let runner = runner::make(&config, &instance, &state, clock.clone())?;
     let policies = PolicyKeeper::load(&config, file, state, clock.clone())?;
-    let runner = docker(
-        &config.docker,
-        config.jobs.pull_stall_timeout,
-        instance.clone(),
-    )?;
-    let runner: Arc<dyn Runner> = if config.jobs.output_logs {
-        Arc::new(LoggingRunner::new(runner))
-    } else {
-        runner
-    };
     let gate = Gate::new(config.grants, instance.clone()).map_err(|invalid| {
         let invalid: Vec<_> = invalid.iter().map(ToString::to_string).collect();
         anyhow::anyhow!(invalid.join("\n"))
@@ -275,19 +264,4 @@ async fn serve(
         }
         None => server.acceptor(NoDelayAcceptor::new()).serve(service).await,
     }
-}
-
-fn docker(
-    environment: &crate::config::Docker,
-    pull_stall_timeout: Duration,
-    instance: domain::InstanceId,
-) -> anyhow::Result<Arc<dyn Runner>> {
-    let mut config = DockerConfig::new(instance);
-    config.host = environment.host.clone();
-    config.tls_verify = environment.tls_verify;
-    config.cert_path = environment.cert_path.clone();
-    config.api_version = environment.api_version.clone();
-    config.pull_stall_timeout = pull_stall_timeout;
-    config.free_bytes = Some(ambient::free_bytes);
-    Ok(Arc::new(DockerRunner::connect(config)?))
 }

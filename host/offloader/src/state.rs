@@ -15,6 +15,7 @@ use crate::ambient;
 
 const INSTANCE: &str = "offloader-instance";
 const ARTIFACTS: &str = "offloader-artifacts";
+const JOBS: &str = "offloader-jobs";
 const ARTIFACTS_KEY: &str = "offloader-artifacts.key";
 const STORE: &str = "offloader.db";
 /// Characters of a made-up instance id.
@@ -68,21 +69,14 @@ impl StateDir {
         })
     }
 
+    /// Where jobs that run inside this service have their data and output.
+    pub(crate) fn jobs(&self) -> anyhow::Result<Dir> {
+        self.private(JOBS)
+    }
+
     /// Where compiled policies are kept.
     pub(crate) fn artifacts(&self) -> anyhow::Result<ArtifactStore> {
-        let path = self.path.join(ARTIFACTS);
-        let mut private = DirBuilder::new();
-        private.mode(0o700);
-        match self.dir.create_dir_with(ARTIFACTS, &private) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| format!("cannot make {}", path.display()));
-            }
-            _ => {}
-        }
-        let dir = self
-            .dir
-            .open_dir(ARTIFACTS)
-            .with_context(|| format!("cannot open {}", path.display()))?;
+        let dir = self.private(ARTIFACTS)?;
         let key = self.kept(ARTIFACTS_KEY, |random: [u8; 32]| random.to_vec())?;
         let key = key.try_into().ok();
         let key = key.with_context(|| {
@@ -92,6 +86,22 @@ impl StateDir {
             )
         })?;
         Ok(ArtifactStore { dir, key })
+    }
+
+    /// A directory of this service's own, made when it is missing.
+    fn private(&self, name: &str) -> anyhow::Result<Dir> {
+        let path = self.path.join(name);
+        let mut private = DirBuilder::new();
+        private.mode(0o700);
+        match self.dir.create_dir_with(name, &private) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("cannot make {}", path.display()));
+            }
+            _ => {}
+        }
+        self.dir
+            .open_dir(name)
+            .with_context(|| format!("cannot open {}", path.display()))
     }
 
     /// The bytes of a file that is made of random bytes when it is missing.

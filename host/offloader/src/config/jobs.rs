@@ -7,6 +7,7 @@ use engine::Slots;
 
 use super::document::{Section, UnknownKeys};
 use super::values::{boolean, bytes, duration, duration_from, number32, retention, text, word};
+use super::wasi::{self, Wasi};
 
 /// What the configuration says about jobs.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Jobs {
     pub(crate) history_retention: Duration,
     /// The name of this installation; `None` makes one up and keeps it.
     pub(crate) instance: Option<InstanceId>,
+    /// What runs jobs in place of a container engine.
+    pub(crate) wasi: Option<Wasi>,
 }
 
 impl Jobs {
@@ -49,6 +52,7 @@ impl Jobs {
 enum ApiType {
     Docker,
     Kubernetes,
+    Wasi,
 }
 
 /// The plugin waits two minutes for its answer, and an answer may come 15 seconds after the time to
@@ -65,7 +69,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn read(root: &Section<'_>) -> Jobs {
     let jobs = root.section("jobs", UnknownKeys::Warn);
-    api_type(&jobs);
+    let api_type = api_type(&jobs);
     kubernetes(&jobs);
     let config = Jobs {
         max_concurrent_jobs: jobs
@@ -119,6 +123,7 @@ pub(super) fn read(root: &Section<'_>) -> Jobs {
             text.parse()
                 .map_err(|_| format!("expected 1 to 32 characters of [a-z0-9-], found {text:?}"))
         }),
+        wasi: wasi::read(&jobs, api_type == ApiType::Wasi),
     };
     if config.reserve_for_transcription && config.max_concurrent_jobs < 2 {
         let key = jobs.key("reserve_for_transcription");
@@ -131,20 +136,23 @@ pub(super) fn read(root: &Section<'_>) -> Jobs {
     config
 }
 
-fn api_type(jobs: &Section<'_>) {
+fn api_type(jobs: &Section<'_>) -> ApiType {
     let choices = &[
         ("docker", ApiType::Docker),
         ("kubernetes", ApiType::Kubernetes),
+        ("wasi", ApiType::Wasi),
     ];
-    if jobs.get_over("api_type", &["JOBS_APITYPE"], word(choices)) == Some(ApiType::Kubernetes) {
+    let found = jobs.get_over("api_type", &["JOBS_APITYPE"], word(choices));
+    if found == Some(ApiType::Kubernetes) {
         let key = jobs.key("api_type");
         let place = jobs.reader().place(&key);
         jobs.reader().problem(
             place,
             &key,
-            "kubernetes is not in this build yet; expected \"docker\"",
+            "kubernetes is not in this build yet; expected \"docker\" or \"wasi\"",
         );
     }
+    found.unwrap_or(ApiType::Docker)
 }
 
 fn start_timeout(jobs: &Section<'_>) -> Duration {

@@ -14,6 +14,7 @@ mod policies;
 mod show;
 mod store;
 pub(crate) mod values;
+mod wasi;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ pub(crate) use logger::{FileLog, Logger};
 pub(crate) use metrics::Metrics;
 pub(crate) use policies::{GrantedDir, Policies, Policy, limits, settings};
 pub(crate) use store::Store;
+pub(crate) use wasi::Wasi;
 
 /// All that the service is told.
 #[derive(Debug)]

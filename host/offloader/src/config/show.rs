@@ -101,7 +101,10 @@ impl Config {
             .failed_jobs_retention
             .map_or_else(|| "0m".to_owned(), |d| format!("{}m", d.as_secs() / 60));
         let mut shown = table([
-            ("api_type", text("docker")),
+            (
+                "api_type",
+                text(jobs.wasi.as_ref().map_or("docker", |_| "wasi")),
+            ),
             (
                 "max_concurrent_jobs",
                 i64::from(jobs.max_concurrent_jobs).into(),
@@ -131,6 +134,22 @@ impl Config {
             if let Some(limit) = limit {
                 shown.insert(key.into(), i64::from(limit).into());
             }
+        }
+        if let Some(wasi) = &jobs.wasi {
+            let images = wasi.images.iter();
+            let images: Table = images
+                .map(|(image, file)| (image.clone(), text(file)))
+                .collect();
+            let mut section = table([
+                ("components", path(&wasi.components)),
+                ("images", images.into()),
+                ("output_max", size(wasi.output_max_bytes)),
+                ("data_max", size(wasi.data_max_bytes)),
+            ]);
+            if let Some(threads) = wasi.threads {
+                section.insert("threads".into(), i64::from(threads).into());
+            }
+            shown.insert("wasi".into(), section.into());
         }
         if let Some(instance) = &jobs.instance {
             shown.insert("instance".into(), text(instance.as_str()));

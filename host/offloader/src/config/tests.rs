@@ -337,11 +337,11 @@ fn each_mistake_is_told_with_its_line_and_what_was_expected() {
         ),
         (
             "jobs.api_type = \"podman\"",
-            "c.toml:1: jobs.api_type: expected \"docker\" or \"kubernetes\", found \"podman\"",
+            "c.toml:1: jobs.api_type: expected \"docker\" or \"kubernetes\" or \"wasi\", found \"podman\"",
         ),
         (
             "jobs.api_type = \"kubernetes\"",
-            "c.toml:1: jobs.api_type: kubernetes is not in this build yet; expected \"docker\"",
+            "c.toml:1: jobs.api_type: kubernetes is not in this build yet; expected \"docker\" or \"wasi\"",
         ),
         (
             "jobs.start_timeout = \"5s\"",
