@@ -40,6 +40,44 @@ async fn no_more_jobs_run_than_there_are_slots() {
 }
 
 #[tokio::test]
+async fn recordings_have_a_limit_of_their_own() {
+    let test = "recordings_have_a_limit_of_their_own";
+    let config = "jobs.max_concurrent_jobs = 4\njobs.max_concurrent_recordings = 1";
+    let Some(work) = Work::configured(test, WORKS_ON, config).await else {
+        return;
+    };
+    work.start("one").await;
+    let refused = work.submit(&work.recording("two")).await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.text().ends_with("max concurrent jobs reached"));
+}
+
+#[tokio::test]
+async fn a_recording_without_room_for_its_transcription_is_refused() {
+    let test = "a_recording_without_room_for_its_transcription_is_refused";
+    let config = "jobs.max_concurrent_jobs = 3\njobs.reserve_for_transcription = true";
+    let Some(work) = Work::configured(test, WORKS_ON, config).await else {
+        return;
+    };
+    work.start("one").await;
+    let refused = work.submit(&work.recording("two")).await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_job_is_refused_when_the_engines_disk_has_too_little_room() {
+    let test = "a_job_is_refused_when_the_engines_disk_has_too_little_room";
+    let config = "jobs.min_free_disk = \"1000TiB\"";
+    let Some(work) = Work::configured(test, WORKS_ON, config).await else {
+        return;
+    };
+    let refused = work.submit(&work.recording("one")).await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.text().contains("MB of disk free"), "{refused:?}");
+    assert!(refused.text().contains("jobs.min_free_disk"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn the_same_work_is_done_once() {
     let Some(work) = Work::begin("the_same_work_is_done_once", WORKS_ON).await else {
         return;
