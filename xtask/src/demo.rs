@@ -3,6 +3,7 @@
 
 mod config;
 mod daemon;
+pub(crate) mod embedded;
 mod media;
 mod report;
 mod sandbox;
@@ -44,12 +45,31 @@ const CALL_OVER_WITHIN: Duration = Duration::from_secs(240);
 /// From the last file to the end of the containers and the removal of what they left.
 const TIDY_WITHIN: Duration = Duration::from_secs(60);
 
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Use no container engine: the daemon runs stand-ins for recorder and transcriber inside itself.
+    /// This is what happens by itself where no engine can be had
+    #[arg(long)]
+    embedded: bool,
+}
+
 /// Prepares everything and holds the call.
-pub(crate) async fn run(layout: &Layout) -> Result<()> {
+pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
+    if options.embedded {
+        return embedded::run(layout).await;
+    }
     let began = Instant::now();
+    let engine = match Engine::find_or_start(layout).await {
+        Ok(engine) => engine,
+        // An engine that was named and does not answer is a mistake to be told.
+        Err(error) if std::env::var_os("DOCKER_HOST").is_none() => {
+            println!("No container engine can be had: {error:#}\n");
+            return embedded::run(layout).await;
+        }
+        Err(error) => return Err(error),
+    };
     host::ensure(layout, host::CALL).await?;
     let built = Built::build(layout).await?;
-    let engine = Engine::find_or_start(layout).await?;
     let mut stage = Stage::prepare(layout, engine).await?;
     hold(layout, &built, &mut stage).await?;
     let engine = stage.engine.to_string();

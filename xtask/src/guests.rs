@@ -19,6 +19,20 @@ pub(crate) const POLICIES: [&str; 4] = [
     "retention-rules",
 ];
 
+/// Builds the component that stands in for recorder and transcriber, and returns its file.
+pub(crate) async fn build_stand_in(layout: &Layout) -> Result<PathBuf> {
+    const NAME: &str = "stand-in";
+    ensure_target().await?;
+    let mut cargo = command(cargo());
+    cargo
+        .current_dir(layout.root())
+        .args(["build", "--quiet", "--profile", PROFILE])
+        .args(["--target", TARGET, "--package", NAME]);
+    run(&mut cargo).await.context("building the stand-in")?;
+    let built = layout.target(TARGET).join(PROFILE);
+    Ok(built.join(format!("{NAME}.wasm")))
+}
+
 /// Builds the stock policies and returns the directory that holds NAME.wasm of each.
 pub(crate) async fn build(layout: &Layout) -> Result<PathBuf> {
     ensure_target().await?;

@@ -50,7 +50,7 @@ enum Command {
     /// Build the example images in the engine that would be used
     Images,
     /// Hold a call that is recorded and transcribed by real containers, and look at what came of it
-    Demo,
+    Demo(demo::Options),
     /// Every check and test there is: format, lints, documentation, unit and system tests, the demo
     Test(suite::Options),
     /// Let things happen to a daemon and its container engine in random order, and see whether it keeps
@@ -100,7 +100,7 @@ async fn run(command: Command, layout: &Layout) -> Result<()> {
             let engine = engine::Engine::find_or_start(layout).await?;
             images::build_all(layout, &engine).await
         }
-        Command::Demo => demo::run(layout).await,
+        Command::Demo(options) => demo::run(layout, &options).await,
         Command::Test(options) => suite::run(layout, &options).await,
         Command::Chaos(options) => chaos::run(layout, &options).await,
         Command::Bench(options) => bench::run(layout, &options).await,

@@ -96,6 +96,9 @@ pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
         }
         None => skipped.push("the demo".to_owned()),
     }
+    println!("· the demo without a container engine …");
+    let embedded = demo::embedded::hold(layout, &built).await;
+    note("demo --embedded", embedded);
     drop(stage);
 
     println!("\n{totals}");
