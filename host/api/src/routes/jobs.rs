@@ -8,7 +8,7 @@ use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use domain::{Delivery, JobId};
-use engine::{JobView, PrefetchError};
+use engine::{JobView, LogsUntil, PrefetchError};
 use serde::Serialize;
 
 use super::{JobPath, json};
@@ -62,13 +62,19 @@ pub(super) async fn show(
     Ok(json(&JobBody::new(&view)))
 }
 
+/// `GET /jobs/{id}/logs`; with `?follow=1` until the container ends.
 pub(super) async fn logs(
     State(api): State<Api>,
     JobPath(id): JobPath,
     caller: Caller,
+    RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let view = owned(&api, &id, &caller).await?;
-    match api.engine.logs(&view.job).await {
+    let until = match switch(query.as_deref().unwrap_or_default(), "follow")? {
+        true => LogsUntil::End,
+        false => LogsUntil::Now,
+    };
+    match api.engine.logs(&view.job, until).await {
         Ok(Some(stream)) => {
             // The text comes from a container: no browser should take it for anything else.
             let headers = [
@@ -94,7 +100,7 @@ pub(super) async fn delete(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     owned(&api, &id, &caller).await?;
-    let forced = forced(query.as_deref().unwrap_or_default())?;
+    let forced = switch(query.as_deref().unwrap_or_default(), "force")?;
     match caller {
         Caller::Client(_) if forced => return Err(ApiError::administrators_only()),
         Caller::Admin if forced => return delete_by_force(&api, &id, from).await,
@@ -111,20 +117,21 @@ pub(super) async fn delete(
     Ok(StatusCode::OK.into_response())
 }
 
-/// `force=1`
-fn forced(query: &str) -> Result<bool, ApiError> {
-    let mut forced = false;
+/// `NAME=1` in a query.
+fn switch(query: &str, name: &str) -> Result<bool, ApiError> {
+    let mut on = false;
     for part in query.split('&') {
-        forced = match part.split_once('=') {
-            Some(("force", "1" | "true")) => true,
-            Some(("force", "0" | "false")) => false,
-            Some(("force", _)) => {
-                return Err(ApiError::bad_request("invalid force: should be 1 or 0"));
+        on = match part.split_once('=') {
+            Some((found, "1" | "true")) if found == name => true,
+            Some((found, "0" | "false")) if found == name => false,
+            Some((found, _)) if found == name => {
+                let text = format!("invalid {name}: should be 1 or 0");
+                return Err(ApiError::bad_request(text));
             }
-            _ => forced,
+            _ => on,
         };
     }
-    Ok(forced)
+    Ok(on)
 }
 
 /// What became of the work of a job that was deleted by force: nobody can look any more.
