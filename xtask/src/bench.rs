@@ -23,7 +23,7 @@ use clap::ValueEnum;
 
 use self::report::Report;
 use crate::engine::Engine;
-use crate::guests::{self, cargo};
+use crate::guests::{self, TARGET, cargo};
 use crate::layout::{Layout, make_dir};
 use crate::process::{command, run as run_to_end};
 use crate::stage::Step;
@@ -42,7 +42,7 @@ pub(crate) struct Options {
 /// One thing to measure.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// A decision of each stock policy, beside bare WebAssembly
+    /// Decisions of the stock policies beside bare WebAssembly, loads, swaps and memory
     Policy,
     /// From POST /jobs until the container runs, beside the container engine alone
     Jobs,
@@ -62,6 +62,8 @@ struct Bench {
     tools: PathBuf,
     /// Directory of the stock policies.
     policies: PathBuf,
+    /// A policy that can be told to compute for ever.
+    hostile: PathBuf,
     /// A directory below target, empty in the beginning.
     dir: PathBuf,
 }
@@ -70,6 +72,12 @@ impl Bench {
     async fn build(layout: &Layout) -> Result<Self> {
         let step = Step::begin("building the stock policies");
         let policies = guests::build(layout).await?;
+        let mut build = command(cargo());
+        build
+            .current_dir(layout.root())
+            .args(["build", "--profile", "guest", "--target", TARGET])
+            .args(["--package", "misbehave"]);
+        run_to_end(&mut build).await?;
         let step = step.next("building the release of the daemon, and what measures it");
         let mut build = command(cargo());
         build
@@ -86,6 +94,7 @@ impl Bench {
             daemon: tools.join("offloader"),
             tools,
             policies,
+            hostile: layout.target(TARGET).join("guest/misbehave.wasm"),
             dir: fresh_dir(layout.target("bench"))?,
         })
     }

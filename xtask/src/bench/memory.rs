@@ -15,7 +15,7 @@ use crate::engine::Engine;
 const STARTS: usize = 3;
 /// What starting needed has been given back by then.
 const IDLE: Duration = Duration::from_secs(2);
-const MEGABYTE: f64 = 1e6;
+pub(super) const MEGABYTE: f64 = 1e6;
 
 pub(super) async fn measure(bench: &Bench, engine: &Engine, report: &mut Report) -> Result<()> {
     let with = Daemon::with_policies(bench, "memory", engine.host(), "localhost:5000/mattermost")?;
@@ -50,7 +50,7 @@ async fn resident(mut server: Server) -> Result<f64> {
     Ok(proportional_kib(&text)? * 1024.0 / MEGABYTE)
 }
 
-fn proportional_kib(rollup: &str) -> Result<f64> {
+pub(super) fn proportional_kib(rollup: &str) -> Result<f64> {
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
     let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
     number
