@@ -144,6 +144,18 @@ impl JobService {
             .await
     }
 
+    /// DELETE /jobs/{id}?force=1, for an administrator.
+    pub async fn delete_by_force(&self, id: &str) -> Result<Answer, ServiceError> {
+        self.call(Method::DELETE, &format!("/jobs/{id}?force=1"), None)
+            .await
+    }
+
+    /// POST /jobs/{id}/stop, for an administrator.
+    pub async fn stop(&self, id: &str) -> Result<Answer, ServiceError> {
+        self.call(Method::POST, &format!("/jobs/{id}/stop"), None)
+            .await
+    }
+
     async fn call(
         &self,
         method: Method,

@@ -1,17 +1,16 @@
 //! Whether API, store and container engine agree about an installation's jobs, and whether what was
 //! promised about them holds.
 
+mod starts;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
+use self::starts::Starts;
 use crate::{Daemon, Setup, TestEngine};
 
 /// The label of every job container, and the one that tells whose it is.
@@ -402,147 +401,6 @@ fn store_states(path: &Path) -> Result<BTreeMap<String, String>, String> {
     read().map_err(|error| error.to_string())
 }
 
-/// Every start of a container with the instance's label, by the container's name, as the engine tells
-/// them while they happen.
-struct Starts {
-    names: Arc<Mutex<Vec<String>>>,
-    followed: Option<Child>,
-}
-
-impl Starts {
-    fn watch(host: &str, instance: &str) -> Self {
-        let mut starts = Self {
-            names: Arc::default(),
-            followed: None,
-        };
-        starts.follow(host, instance);
-        starts
-    }
-
-    /// Follows the engine from its start on, or from now on if it is not known when that was: what a
-    /// restarted engine remembers begins with its restart.
-    fn follow(&mut self, host: &str, instance: &str) {
-        let since = if self.followed.is_some() {
-            "0".to_owned()
-        } else {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            now.unwrap_or_default().as_secs().to_string()
-        };
-        self.end();
-        let mut docker = Command::new("docker");
-        docker
-            .args(["--host", host, "events", "--since", &since])
-            .args(["--filter", "type=container", "--filter", "event=start"])
-            .args(["--filter", &format!("label={INSTANCE_LABEL}={instance}")])
-            .args(["--format", "{{.Actor.Attributes.name}}"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut child = docker.spawn().expect("docker can be run");
-        let output = child.stdout.take().expect("its output is piped");
-        let names = Arc::clone(&self.names);
-        thread::spawn(move || {
-            for name in BufReader::new(output).lines().map_while(Result::ok) {
-                names
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(name);
-            }
-        });
-        self.followed = Some(child);
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.names
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn end(&mut self) {
-        if let Some(mut child) = self.followed.take() {
-            // When the engine has gone it ends by itself, with its last words.
-            let until = Instant::now() + POLL;
-            while matches!(child.try_wait(), Ok(None)) && Instant::now() < until {
-                thread::sleep(POLL / 10);
-            }
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for Starts {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn job(state: &str) -> Jobs {
-        let attempts = json!([{ "number": 1, "running_at": 1 }]);
-        Jobs::from([("j".into(), json!({ "state": state, "attempts": attempts }))])
-    }
-
-    fn judged(jobs: &Jobs, containers: &[(&str, bool)], volumes: &[&str]) -> usize {
-        let containers = containers
-            .iter()
-            .map(|(n, r)| ((*n).to_owned(), *r))
-            .collect();
-        let volumes = volumes.iter().map(|&n| n.to_owned()).collect();
-        let mut wrong = Violations::new();
-        compare(jobs, &containers, &volumes, &mut wrong);
-        wrong.len()
-    }
-
-    #[test]
-    fn sides_that_disagree_are_told() {
-        let (name, volume) = ("offloader-i-j-1", "offloader-i-j-1-data");
-        for (state, containers, volumes, wrong) in [
-            ("running", &[(name, true)][..], &[volume][..], 0),
-            ("running", &[(name, false)], &[volume], 1),
-            ("running", &[], &[], 1),
-            ("retained", &[(name, false)], &[volume], 0),
-            ("retained", &[(name, true)], &[volume], 1),
-            ("retained", &[], &[], 1),
-            ("removed", &[], &[], 0),
-            ("removed", &[(name, false)], &[], 1),
-            ("removed", &[], &[volume], 1),
-            ("starting", &[], &[], 1),
-            ("removed", &[("offloader-i-k-1", false)], &[], 1),
-            ("removed", &[], &["offloader-i-k-1-data"], 1),
-        ] {
-            let found = judged(&job(state), containers, volumes);
-            assert_eq!(found, wrong, "{state} {containers:?} {volumes:?}");
-        }
-    }
-
-    #[test]
-    fn starts_and_answers_that_do_not_fit_are_told() {
-        let oracle = Oracle {
-            instance: "i".into(),
-            slots: 1,
-            starts: Starts {
-                names: Arc::default(),
-                followed: None,
-            },
-            secrets: Vec::new(),
-            submissions: Vec::new(),
-        };
-        let judged = |starts: &[&str]| {
-            let starts: Vec<_> = starts.iter().map(|&name| name.to_owned()).collect();
-            let mut wrong = Violations::new();
-            oracle.judge_starts(&job("running"), &starts, &mut wrong);
-            wrong.len()
-        };
-        assert_eq!(judged(&["offloader-i-j-1"]), 0);
-        assert_eq!(judged(&["offloader-i-j-1", "offloader-i-j-1"]), 1);
-        assert_eq!(judged(&["offloader-i-j-1", "offloader-i-j-2"]), 1);
-        assert_eq!(judged(&[]), 1);
-    }
-}
+#[path = "oracle_tests.rs"]
+mod tests;

@@ -71,6 +71,10 @@ pub(super) enum Happening {
     Both { going: Going, daemon_first: bool },
     /// A job is deleted, whichever it is and whatever state it is in.
     Delete(Which),
+    /// An administrator stops a job, whichever it is and whatever state it is in.
+    Stop(Which),
+    /// An administrator deletes a job by force.
+    DeleteByForce(Which),
     /// Somebody asks for a job's logs and goes in the middle of it.
     ReadLogs(Which),
     /// Nothing, for so many milliseconds.
@@ -128,8 +132,10 @@ impl Happening {
                 going: random.one_of(&[Going::Stopped, Going::Killed, Going::PowerFailed]),
                 daemon_first: random.below(2) == 0,
             },
-            85..91 => Self::Delete(random.below(1000)),
-            91..94 => Self::ReadLogs(random.below(1000)),
+            85..89 => Self::Delete(random.below(1000)),
+            89..92 => Self::Stop(random.below(1000)),
+            92..94 => Self::DeleteByForce(random.below(1000)),
+            94..96 => Self::ReadLogs(random.below(1000)),
             _ => Self::Wait {
                 millis: random.below(2000),
             },
@@ -190,8 +196,29 @@ impl Happening {
                     world.start_daemon().await;
                 }
             }
-            Self::Delete(which) => world.delete(which).await,
-            Self::ReadLogs(which) => world.read_logs(which),
+            Self::Delete(which) => {
+                world.ask_admin(
+                    which,
+                    |admin, id| async move { drop(admin.delete(&id).await) },
+                );
+            }
+            Self::Stop(which) => {
+                world.ask_admin(
+                    which,
+                    |admin, id| async move { drop(admin.stop(&id).await) },
+                );
+            }
+            Self::DeleteByForce(which) => {
+                world.ask_admin(which, |admin, id| async move {
+                    drop(admin.delete_by_force(&id).await);
+                });
+            }
+            Self::ReadLogs(which) => {
+                let patience = Duration::from_millis(which % 100);
+                world.ask_admin(which, move |admin, id| async move {
+                    let _ = tokio::time::timeout(patience, admin.logs(&id)).await;
+                });
+            }
             Self::Wait { millis } => wait(millis).await,
         }
         Ok(())

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use offloader_system_tests::{
     Agreement, Daemon, Dockerd, KEY, Oracle, Setup, TestEngine, Told, Violations,
 };
 use serde_json::{Value, json};
+use site::JobService;
 use tokio::task::JoinHandle;
 
 use super::happening::{Going, Habit, Which};
@@ -32,7 +33,6 @@ const SCRIPT: &str = "mkdir -p /data/$RECORDING_ID
 
 /// Work that was submitted, and what its client was told, as soon as it was.
 struct Asked {
-    body: Value,
     work: String,
     answer: JoinHandle<Told>,
 }
@@ -133,10 +133,10 @@ impl World {
     fn post(&mut self, body: Value, hangs_up: Option<Duration>) {
         let work = body["input_data"]["recording_id"].as_str();
         let work = work.unwrap_or_default().to_owned();
-        let client = site::JobService::new(&self.url(), CLIENT, KEY);
-        let (asked, patience) = (body.clone(), hangs_up.unwrap_or(Duration::from_secs(120)));
+        let client = JobService::new(&self.url(), CLIENT, KEY);
+        let patience = hangs_up.unwrap_or(Duration::from_secs(120));
         let answer = tokio::spawn(async move {
-            match tokio::time::timeout(patience, client.post(&asked)).await {
+            match tokio::time::timeout(patience, client.post(&body)).await {
                 Ok(Ok(answer)) if answer.status == 200 => {
                     Told::Runs(answer.job_id().unwrap_or_default())
                 }
@@ -144,7 +144,7 @@ impl World {
                 Ok(Err(_)) | Err(_) => Told::Nothing,
             }
         });
-        self.asked.push(Asked { body, work, answer });
+        self.asked.push(Asked { work, answer });
     }
 
     /// A container that runs.
@@ -218,42 +218,23 @@ impl World {
         self.dockerd.thaw();
     }
 
-    fn admin(&self) -> site::JobService {
-        site::JobService::new(&self.url(), "", offloader_system_tests::ADMIN_SECRET)
+    fn admin(&self) -> JobService {
+        JobService::new(&self.url(), "", offloader_system_tests::ADMIN_SECRET)
     }
 
-    async fn jobs(&self) -> Vec<String> {
-        let Ok(answer) = self.admin().list_before("").await else {
-            return Vec::new();
-        };
-        let jobs = answer.json();
-        let jobs = jobs["jobs"].as_array().into_iter().flatten();
-        jobs.filter_map(|job| job["id"].as_str().map(str::to_owned))
-            .collect()
-    }
-
-    pub(super) async fn delete(&self, which: Which) {
-        let jobs = self.jobs().await;
-        if let Some(index) = which.checked_rem(jobs.len() as u64) {
-            let admin = self.admin();
-            let id = jobs[index as usize].clone();
-            tokio::spawn(async move { drop(admin.delete(&id).await) });
-        }
-    }
-
-    pub(super) fn read_logs(&self, which: Which) {
+    /// Lets an administrator ask something of one of the newest jobs, and does not wait for it.
+    pub(super) fn ask_admin<F>(
+        &self,
+        which: Which,
+        ask: impl FnOnce(JobService, String) -> F + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send,
+    {
         let admin = self.admin();
-        let patience = Duration::from_millis(which % 100);
         tokio::spawn(async move {
-            let Ok(list) = admin.list_before("").await else {
-                return;
-            };
-            let list = list.json();
-            let jobs = list["jobs"].as_array().cloned().unwrap_or_default();
-            if let Some(index) = which.checked_rem(jobs.len() as u64)
-                && let Some(id) = jobs[index as usize]["id"].as_str()
-            {
-                let _ = tokio::time::timeout(patience, admin.logs(id)).await;
+            let jobs = newest(&admin).await;
+            if let Some(index) = which.checked_rem(jobs.len() as u64) {
+                ask(admin, jobs[index as usize].clone()).await;
             }
         });
     }
@@ -271,7 +252,6 @@ impl World {
         for asked in self.asked.drain(..) {
             let told = asked.answer.await.context("a client panicked")?;
             self.oracle.told(&asked.work, told);
-            drop(asked.body);
         }
         let daemon = self.daemon.as_ref().context("the daemon was started")?;
         Ok(self.oracle.consult(daemon, &self.setup, &self.engine).await)
@@ -286,7 +266,7 @@ impl World {
             while let Some(container) = self.container(0) {
                 let _ = self.engine.try_docker(&["kill", &container]);
             }
-            let jobs = self.jobs().await;
+            let jobs = newest(&self.admin()).await;
             if jobs.is_empty() {
                 return Ok(());
             }
@@ -295,7 +275,7 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        anyhow::bail!("the jobs do not end: {:?}", self.jobs().await)
+        bail!("the jobs do not end: {:?}", newest(&self.admin()).await)
     }
 
     /// Puts the daemon's log where it outlives this.
@@ -307,4 +287,15 @@ impl World {
         fs::copy(self.setup.dir().join("log"), &kept).context("keeping the daemon's log")?;
         Ok(kept)
     }
+}
+
+/// The ids of the newest jobs.
+async fn newest(admin: &JobService) -> Vec<String> {
+    let Ok(answer) = admin.list_before("").await else {
+        return Vec::new();
+    };
+    let jobs = answer.json();
+    let jobs = jobs["jobs"].as_array().into_iter().flatten();
+    jobs.filter_map(|job| job["id"].as_str().map(str::to_owned))
+        .collect()
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::world::{Plan, World};
+use crate::plan::Plan;
+use crate::world::World;
 
 /// Submits to a daemon that dies of it, and starts it again after two further deaths.
 async fn submitted_to_the_dying(test: &str, point: &str) -> Option<World> {

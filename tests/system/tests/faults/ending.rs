@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{Plan, TOKEN, work_id};
+use crate::plan::Plan;
+use crate::world::{TOKEN, work_id};
 
 /// A day in milliseconds: the floor under the keeping of undelivered work.
 const DAY: i64 = 24 * 3600 * 1000;

@@ -6,7 +6,8 @@ use offloader_system_tests::Passing;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::world::{Plan, World, work_id};
+use crate::plan::Plan;
+use crate::world::{World, work_id};
 
 /// How an engine goes away.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -11,6 +11,7 @@ mod crash;
 mod ending;
 mod engine;
 mod hook;
+mod plan;
 mod resources;
 mod scenarios;
 mod starting;

@@ -11,7 +11,8 @@ use offloader_system_tests::{Daemon, Dockerd, KEY, mount_small};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::world::{CLIENT, Plan};
+use crate::plan::Plan;
+use crate::world::CLIENT;
 
 #[tokio::test]
 async fn running_out_of_memory_is_told_as_such() {
@@ -68,6 +69,21 @@ async fn an_engine_without_room_refuses_jobs_and_takes_them_again() {
     assert_eq!(job["reason"], "start-failed", "{job:#}");
     fs::remove_file(filler).expect("the filler can be removed");
     assert_eq!(world.agrees_after_crashes(0).await.starts, 0);
+}
+
+#[tokio::test]
+async fn an_engine_with_too_little_room_is_asked_for_nothing() {
+    let test = "an_engine_with_too_little_room_is_asked_for_nothing";
+    let Some(dockerd) = Dockerd::small_for_test(test, 64 << 20).await else {
+        return;
+    };
+    let mut world = Plan::with(dockerd).slots(1).begin().await;
+    let body = world.recording("rec");
+    let answer = world.submit(&body).await.expect("the daemon answers");
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.text().contains("jobs.min_free_disk"), "{answer:?}");
+    assert!(world.newest().await.is_null(), "a record of nothing");
+    assert_eq!(world.agrees().await.starts, 0);
 }
 
 /// A small file system for the daemon's state.

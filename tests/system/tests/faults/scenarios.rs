@@ -128,6 +128,7 @@ const SCENARIOS: &[(u8, &str, &[&str])] = &[
             "running_out_of_memory_is_told_as_such",
             "no_more_processes_start_than_granted",
             "an_engine_without_room_refuses_jobs_and_takes_them_again",
+            "an_engine_with_too_little_room_is_asked_for_nothing",
             "a_store_without_room_refuses_jobs_and_takes_them_again",
         ],
     ),

@@ -9,7 +9,8 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::world::{CLIENT, Plan, WORKS_ON, World, wait_for, work_id};
+use crate::plan::Plan;
+use crate::world::{CLIENT, WORKS_ON, World, wait_for, work_id};
 
 #[tokio::test]
 async fn a_start_that_fails_leaves_nothing_and_frees_its_slot() {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::world::{Plan, World};
+use crate::plan::Plan;
+use crate::world::World;
 
 fn database(world: &World) -> PathBuf {
     world.setup.dir().join("state/offloader.db")

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::world::{Plan, World};
+use crate::plan::Plan;
+use crate::world::World;
 
 const HOUR: i64 = 3600;
 /// Long enough for whatever comes early to have come.
