@@ -120,7 +120,10 @@ pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
 /// What needs nothing prepared.
 fn checks(layout: &Layout) -> Vec<(&'static str, Command)> {
     let mut guests = cargo_in(layout, &["clippy", "--target", TARGET]);
-    for guest in POLICIES.iter().chain(&["misbehave"]) {
+    for guest in POLICIES
+        .iter()
+        .chain(&["misbehave", "job-probe", "stand-in"])
+    {
         guests.args(["--package", guest]);
     }
     guests.args(["--", "--deny", "warnings"]);

@@ -10,8 +10,9 @@
 //! - [`PolicyHost`] is the port: it runs the chain of policies of each hook (`chain`, pure).
 //! - `generation` is what is loaded together and swapped as a whole, and how each policy fares.
 //! - `policy` asks one policy once; `hooks` knows what each hook passes and takes.
-//! - `guest` is what an instance can reach: getters on the job, its settings, and `wasi`, the inert
-//!   base set that compiled programs import whether they use it or not.
+//! - `guest` is what an instance can reach: getters on the job, its settings, and `wasi`, the base set
+//!   that compiled programs import whether they use it or not: inert, but for what was granted.
+//! - `linked` is a component with that, and calls it in the way that what it can reach asks for.
 //! - `sandbox` is the WebAssembly engine with its pool, `ticker` the clock that ends long decisions.
 //! - `load` takes a file through its steps: it is verified (pin and signature, `trust`), compiled, held
 //!   against the contract, asked about its settings and then about sample jobs (`probe`); `artifacts`

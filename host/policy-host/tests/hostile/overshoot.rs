@@ -12,10 +12,10 @@ use std::{env, thread};
 use domain::{Decision, DecisionOutcome};
 use offloader_policy_host::{PolicyConfig, PolicyHost};
 
+use crate::BUSY;
 use crate::broken_words::failing;
 use crate::support::acts::Act;
 use crate::support::*;
-use crate::BUSY;
 
 const LIMIT: Duration = Duration::from_millis(20);
 
