@@ -17,7 +17,7 @@ use crate::removed::RemovedJobs;
 use crate::sweep::sweep_now_and_then;
 use crate::{
     Clock, DeleteError, FaultPoint, JobQuery, JobView, LogStream, LogsUntil, Policies,
-    PrefetchError, Runner, RunnerError, Slots, StopError, Store, StoreError, facts,
+    PrefetchError, Runner, RunnerError, Slots, StopError, Store, StoreError, facts, measure,
 };
 
 /// How long a deleted job's key is remembered after the job ended, as the job API promises.
@@ -102,6 +102,7 @@ impl Engine {
             ending: CancellationToken::new(),
             runner_trouble: RwLock::new(None),
         });
+        measure::describe(&shared.config.slots);
         for job in unfinished {
             FaultPoint::Recovery.reach();
             info!(job = %job.id, state = job.state.lifecycle().as_str(), "taking up");
@@ -110,6 +111,9 @@ impl Engine {
                 job: Arc::new(job),
                 decisions,
             });
+            if !matches!(view.job.state, State::Retained { .. }) {
+                measure::recovery();
+            }
             JobLoop::recovered(&shared, view).spawn();
         }
         FaultPoint::Recovery.reach();
@@ -408,6 +412,9 @@ impl Shared {
     pub(crate) async fn check_runner(&self) -> Result<(), RunnerError> {
         let result = self.ports.runner.ping().await;
         let trouble = result.as_ref().err().map(ToString::to_string);
+        if let Err(error) = &result {
+            measure::engine_error(error);
+        }
         let before = self.runner_trouble();
         match (&before, &trouble) {
             (None, Some(trouble)) => {

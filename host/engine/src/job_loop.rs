@@ -11,6 +11,7 @@ use tracing::{Instrument as _, error, info, info_span, warn};
 use crate::answer::{Answer, NotStarted, Waiter};
 use crate::engine::Shared;
 use crate::live::{Command, Live};
+use crate::measure::{self, Counted};
 use crate::rules::{duty, step};
 use crate::submit::AllInputs;
 use crate::{DeleteError, FaultPoint, JobView, StopError};
@@ -41,6 +42,7 @@ pub(crate) enum Event {
 pub(crate) struct JobLoop {
     pub(crate) shared: Arc<Shared>,
     pub(crate) job: Arc<Job>,
+    counted: Counted,
     decisions: Vec<Decision>,
     unsaved: Vec<Decision>,
     view: watch::Sender<Arc<JobView>>,
@@ -88,6 +90,7 @@ impl JobLoop {
         Self {
             shared: Arc::clone(shared),
             job: Arc::clone(&view.job),
+            counted: Counted::new(&view.job),
             decisions: view.decisions.clone(),
             unsaved: Vec::new(),
             view: sink,
@@ -171,6 +174,7 @@ impl JobLoop {
             }
         };
         log_transition(&self.job, &next);
+        self.counted.follow(&self.job, &next, self.shared.now());
         self.job = next;
         self.publish();
         true
@@ -232,6 +236,7 @@ impl JobLoop {
         let removal = async {
             let mut pause = BACKOFF.0;
             while let Err(error) = self.shared.ports.runner.remove(&name).await {
+                measure::engine_error(&error);
                 warn!(%error, container = %name, "could not take the start back; trying again");
                 tokio::time::sleep(pause).await;
                 pause = longer(pause);

@@ -11,6 +11,7 @@ mod fault;
 mod job_loop;
 mod life;
 mod live;
+mod measure;
 mod orphan;
 mod policy_control;
 mod ports;

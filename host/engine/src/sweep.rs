@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::engine::Shared;
-use crate::orphan;
+use crate::{measure, orphan};
 
 /// The pause between two looks.
 const EVERY: Duration = Duration::from_secs(5 * 60);
@@ -51,6 +51,7 @@ async fn sweep(shared: &Arc<Shared>) -> bool {
                 for name in containers {
                     match shared.ports.runner.remove(name).await {
                         Ok(()) => {
+                            measure::stray_removed();
                             info!(container = %name, "removed a stray: its job is over and cleared")
                         }
                         Err(error) => warn!(container = %name, %error, "could not remove a stray"),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use domain::{End, Fact, Timestamp};
 use tracing::warn;
 
-use crate::facts;
 use crate::job_loop::{Event, FIRST_PAUSE, JobLoop, longer, sleep_until};
 use crate::live::Command;
+use crate::{facts, measure};
 
 impl JobLoop {
     /// Decides what happens to the data.
@@ -73,6 +73,7 @@ impl JobLoop {
             for name in &names {
                 let mut pause = FIRST_PAUSE;
                 while let Err(error) = shared.ports.runner.remove(name).await {
+                    measure::engine_error(&error);
                     warn!(%error, container = %name, "could not remove; trying again");
                     tokio::time::sleep(pause).await;
                     pause = longer(pause);

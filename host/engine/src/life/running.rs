@@ -8,11 +8,11 @@ use domain::{
 };
 use tracing::{info, warn};
 
-use crate::Sighting;
 use crate::engine::Shared;
 use crate::job_loop::{Event, FIRST_PAUSE, JobLoop, longer, sleep_until};
 use crate::live::Command;
 use crate::rules::step;
+use crate::{Sighting, measure};
 
 /// How often what is left in a volume is looked up when the engine answers with an error.
 const LOOKS: u32 = 4;
@@ -81,6 +81,7 @@ impl JobLoop {
                     if over { now.plus(KILL_AGAIN) } else { kill_at }
                 }
                 Err(error) => {
+                    measure::engine_error(&error);
                     warn!(%error, "could not signal the container; trying again");
                     now.plus(SIGNAL_AGAIN)
                 }
@@ -162,7 +163,10 @@ impl JobLoop {
         loop {
             match self.shared.ports.runner.inspect(&name).await {
                 Ok(sighting) => return Some(sighting),
-                Err(error) => warn!(%error, "cannot look at the container; the job stays as it is"),
+                Err(error) => {
+                    measure::engine_error(&error);
+                    warn!(%error, "cannot look at the container; the job stays as it is");
+                }
             }
             tokio::select! {
                 biased;
@@ -192,6 +196,7 @@ impl JobLoop {
             match self.shared.ports.runner.leftovers(&name).await {
                 Ok(leftovers) => return Some(leftovers),
                 Err(error) => {
+                    measure::engine_error(&error);
                     warn!(%error, "cannot look at what the container left");
                     looks += u32::from(!error.unreachable);
                 }
@@ -212,6 +217,7 @@ impl JobLoop {
 async fn changed(shared: &Shared, name: &gate::ContainerName) {
     let mut pause = FIRST_PAUSE;
     while let Err(error) = shared.ports.runner.changed(name).await {
+        measure::engine_error(&error);
         warn!(%error, "cannot wait for the container's end; trying again");
         tokio::time::sleep(pause).await;
         pause = longer(pause);

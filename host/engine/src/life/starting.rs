@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::job_loop::{Event, FIRST_PAUSE, JobLoop, longer, sleep_until};
 use crate::live::Command;
 use crate::rules::step;
-use crate::{FaultPoint, LaunchError, PrepareError, Sighting, StartTicket, facts};
+use crate::{FaultPoint, LaunchError, PrepareError, Sighting, StartTicket, facts, measure};
 
 impl JobLoop {
     /// Makes the image present.
@@ -45,6 +45,7 @@ impl JobLoop {
                         .await;
                 }
                 Err(PrepareError::Engine(error)) => {
+                    measure::engine_error(&error);
                     warn!(%error, "cannot look for the image; trying again");
                     self.waiting_for = error.to_string();
                 }
@@ -167,6 +168,7 @@ impl JobLoop {
                 }
                 // It may have been created or even started: asking again finds that out.
                 LaunchError::Engine(error) => {
+                    measure::engine_error(&error);
                     warn!(%error, "the start is not certain; asking again");
                     if start_by.is_some_and(|by| self.shared.now() >= by) {
                         return self.too_late();

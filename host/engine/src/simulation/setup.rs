@@ -206,7 +206,7 @@ impl Faults {
         };
         Self {
             delayed: rate(600),
-            slow: rate(120),
+            slow: rate(250),
             lost: rate(150),
             dropped: rate(150),
             refused: rate(200),

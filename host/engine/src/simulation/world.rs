@@ -468,8 +468,8 @@ impl World {
     pub(crate) fn draw_behaviour(&mut self, kind: JobKind) -> Behaviour {
         let rng = &mut self.rng;
         let ends = match rng.u32(0..10) {
-            0 => Some(rng.u64(0..10)),
-            1..=4 => Some(rng.u64(1000..60_000)),
+            0..=1 => Some(rng.u64(0..10)),
+            2..=5 => Some(rng.u64(1000..60_000)),
             _ => None,
         };
         let heeds = match rng.u32(0..10) {
