@@ -1,4 +1,5 @@
 //! The real binary with a configuration of its own.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

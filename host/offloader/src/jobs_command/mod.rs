@@ -1,0 +1,154 @@
+//! `offloader jobs …`: looking at the jobs of a service that runs, and handling them, over its API.
+
+mod client;
+mod show;
+
+use std::io::{self, Write as _};
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use self::client::{Client, Connection, Failure};
+
+/// Which service, as whom, and what to do.
+#[derive(Debug, Args)]
+pub(crate) struct JobsCommand {
+    #[command(flatten)]
+    connection: Connection,
+    /// Print what the service answered, as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    act: Act,
+}
+
+/// What to do with jobs.
+#[derive(Debug, Subcommand)]
+enum Act {
+    /// List jobs, newest first, with what they hold that was not sent in, and when that will go.
+    List {
+        /// Only those in these states, with commas between them.
+        #[arg(long)]
+        state: Option<String>,
+        /// At most this many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// Show a job with its attempts and the decisions of policies about it.
+    Show(Id),
+    /// Ask a job to end, with the grace of its type (administrator).
+    Stop(Id),
+    /// Delete a job that does not run: its container, its data and its record.
+    Delete {
+        #[command(flatten)]
+        job: Id,
+        /// Kill it first if it runs (administrator). What it has not sent in is lost.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print what a job's container wrote to standard output and standard error.
+    Logs {
+        #[command(flatten)]
+        job: Id,
+        /// Go on until the container ends.
+        #[arg(short, long)]
+        follow: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Id {
+    /// The job's id.
+    #[arg(value_name = "JOB", value_parser = job_id)]
+    id: domain::JobId,
+}
+
+fn job_id(text: &str) -> Result<domain::JobId, String> {
+    text.parse()
+        .map_err(|error: domain::InvalidId| error.to_string())
+}
+
+/// What the exit codes mean, for the help.
+pub(crate) const AFTER_HELP: &str = "\
+Credentials come from files or from the environment, never from the command line:
+  a client        --client ID, with --key-file FILE or OFFLOADER_KEY
+  administrator   --admin-secret-file FILE or OFFLOADER_ADMIN_SECRET
+
+Exit codes:
+  0  done
+  1  the service refused it, or failed
+  2  wrong arguments or unusable credentials; nothing was asked
+  3  the service was not reached
+  4  there is no such job, or it is somebody else's";
+
+/// Does it, and gives the exit code.
+pub(crate) fn run(command: &JobsCommand) -> u8 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let result = runtime
+        .map_err(|error| Failure::Unusable(error.to_string()))
+        .and_then(|runtime| runtime.block_on(act(command)));
+    match result {
+        Ok(()) => 0,
+        // Whoever reads, reads no further.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(failure) => {
+            crate::say([format!("error: {}", show::printable(&failure.to_string()))]);
+            failure.exit_code()
+        }
+    }
+}
+
+async fn act(command: &JobsCommand) -> Result<(), Failure> {
+    let client = Client::new(&command.connection)?;
+    let json = command.json;
+    match &command.act {
+        Act::List { state, limit } => {
+            let jobs = client.list(state.as_deref(), *limit).await?;
+            match json {
+                true => print(&show::json(&Value::Array(jobs))),
+                false => print(&show::table(&jobs)),
+            }
+        }
+        Act::Show(Id { id }) => {
+            let job = client.get(&format!("/jobs/{id}")).await?;
+            match json {
+                true => print(&show::json(&job)),
+                false => print(&show::job(&job)),
+            }
+        }
+        Act::Stop(Id { id }) => {
+            let job = client.post(&format!("/jobs/{id}/stop")).await?;
+            match json {
+                true => print(&show::json(&job)),
+                false => print(&show::stopped(&job)),
+            }
+        }
+        Act::Delete { job, force } => {
+            let query = if *force { "?force=1" } else { "" };
+            let gone = client.delete(&format!("/jobs/{}{query}", job.id)).await?;
+            match (json, gone) {
+                (true, gone) => print(&show::json(&gone.unwrap_or(Value::Null))),
+                (false, gone) => print(&show::deleted(&job.id, gone.as_ref())),
+            }
+        }
+        Act::Logs { job, follow } => {
+            let query = if *follow { "?follow=1" } else { "" };
+            let mut output = client
+                .stream(&format!("/jobs/{}/logs{query}", job.id))
+                .await?;
+            while let Some(bytes) = output.next().await? {
+                let mut stdout = io::stdout().lock();
+                stdout
+                    .write_all(bytes.as_ref())
+                    .and_then(|()| stdout.flush())?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+}
