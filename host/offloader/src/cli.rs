@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::jobs_command::{self, JobsCommand};
 use crate::policy_command::PolicyCommand;
 
 /// Runs recording and transcription jobs for Mattermost Calls.
@@ -55,6 +56,9 @@ pub(crate) enum Command {
     /// Look into policies, test and measure them, and replay what was decided.
     #[command(subcommand, after_help = POLICY_AFTER_HELP)]
     Policy(PolicyCommand),
+    /// Look at the jobs of a service that runs, stop and delete them, and read their logs.
+    #[command(after_help = jobs_command::AFTER_HELP)]
+    Jobs(JobsCommand),
 }
 
 impl Cli {

@@ -6,6 +6,7 @@ mod clock;
 mod config;
 mod config_file;
 mod job_output;
+mod jobs_command;
 mod listen;
 mod logging;
 mod metrics;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Serve(config) => serve(&config),
         Command::CheckConfig(config) => check_config(&config),
         Command::Policy(command) => policy_command::run(&command),
+        Command::Jobs(command) => jobs_command::run(&command),
     };
     ExitCode::from(code)
 }
