@@ -204,9 +204,12 @@ impl Oracle {
             };
             // The record of a deleted job is gone.
             let Some(job) = jobs.get(&job) else { continue };
-            // One that was under way when its time was over is taken back, and its client was told.
-            let known = |attempt: &Value| {
-                attempt["running_at"].is_i64() || attempt["reason"] == "start-timeout"
+            // A start that was under way when its client was told of failure, because its time was over
+            // or the service ended, is taken back.
+            let known = |attempt: &Value| match text(attempt, "reason") {
+                "start-timeout" => true,
+                "interrupted" => self.was_refused(job),
+                _ => attempt["running_at"].is_i64(),
             };
             if !attempts(job).any(|attempt| attempt["number"] == number && known(attempt)) {
                 wrong.push(format!(
@@ -225,19 +228,22 @@ impl Oracle {
         }
     }
 
+    /// Whether a client was told that a job's work does not run.
+    fn was_refused(&self, job: &Value) -> bool {
+        let refused = |submission: &&Submission| submission.told == Told::Failed;
+        let mut refused = self.submissions.iter().filter(refused);
+        refused.any(|submission| is_of_work(job, &submission.work))
+    }
+
     fn judge_answers(&self, jobs: &Jobs, starts: &[String], wrong: &mut Violations) {
         let mut by_work: BTreeMap<&str, Vec<&Told>> = BTreeMap::new();
         for Submission { work, told } in &self.submissions {
             by_work.entry(work).or_default().push(told);
         }
         for (work, told) in by_work {
-            let is_of_work = |job: &Value| {
-                let inputs = &job["input_data"];
-                inputs["recording_id"] == work || inputs["transcription_id"] == work
-            };
             let ran: BTreeSet<&str> = jobs
                 .iter()
-                .filter(|(_, job)| is_of_work(job) && ever_ran(job))
+                .filter(|(_, job)| is_of_work(job, work) && ever_ran(job))
                 .map(|(id, _)| id.as_str())
                 .collect();
             if ran.len() > 1 {
@@ -358,6 +364,11 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 
 fn attempts(job: &Value) -> impl Iterator<Item = &Value> {
     job["attempts"].as_array().into_iter().flatten()
+}
+
+fn is_of_work(job: &Value, work: &str) -> bool {
+    let inputs = &job["input_data"];
+    inputs["recording_id"] == work || inputs["transcription_id"] == work
 }
 
 fn ever_ran(job: &Value) -> bool {

@@ -72,6 +72,21 @@ fn starts_that_do_not_fit_are_told() {
 }
 
 #[test]
+fn a_start_that_was_taken_back_is_known_by_what_its_client_was_told() {
+    let attempts = json!([{ "number": 1, "reason": "interrupted" }]);
+    let inputs = json!({ "recording_id": "w" });
+    let job = json!({ "state": "removed", "input_data": inputs, "attempts": attempts });
+    let jobs = Jobs::from([("j".to_owned(), job)]);
+    for (told, wrong) in [(Told::Failed, 0), (Told::Nothing, 1)] {
+        let mut oracle = oracle();
+        oracle.told("w", told);
+        let mut found = Violations::new();
+        oracle.judge_starts(&jobs, &texts(&["offloader-i-j-1"]), &mut found);
+        assert_eq!(found.len(), wrong, "{found:?}");
+    }
+}
+
+#[test]
 fn answers_that_were_not_kept_are_told() {
     let attempts = |ran: bool| json!([{ "number": 1, "running_at": ran.then_some(1) }]);
     let job = |ran: bool| {

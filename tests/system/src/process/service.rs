@@ -124,13 +124,18 @@ impl Service {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        let _ = kill_process(self.pid, signal);
+        if !self.ended {
+            let _ = kill_process(self.pid, signal);
+        }
     }
 
     /// Ends it at once, by SIGKILL.
     pub fn kill(mut self) {
-        self.ended = true;
-        self.signal(Signal::KILL);
+        // Its number may be another's by now.
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let _ = kill_process(self.pid, Signal::KILL);
         match &mut self.child {
             Some(child) => drop(child.wait()),
             None => {

@@ -1,43 +1,8 @@
-//! Slots, repeated submissions, and other people's jobs.
+//! Limits of a type of job, other people's jobs, and images that do not exist.
 
 use offloader_system_tests::KEY;
-use site::Answer;
 
 use crate::work::{WORKS_ON, Work};
-
-#[tokio::test]
-async fn no_more_jobs_run_than_there_are_slots() {
-    let test = "no_more_jobs_run_than_there_are_slots";
-    let Some(work) = Work::configured(test, WORKS_ON, "jobs.max_concurrent_jobs = 2").await else {
-        return;
-    };
-    let bodies = ["one", "two", "three", "four"].map(|id| work.recording(id));
-    let [one, two, three, four] = &bodies;
-    let answers: [Answer; 4] = tokio::join!(
-        work.submit(one),
-        work.submit(two),
-        work.submit(three),
-        work.submit(four)
-    )
-    .into();
-    let started: Vec<_> = answers
-        .iter()
-        .filter(|answer| answer.status == 200)
-        .collect();
-    assert_eq!(started.len(), 2, "{answers:?}");
-    for refused in answers.iter().filter(|answer| answer.status != 200) {
-        assert_eq!(refused.status, 503, "{refused:?}");
-        assert_eq!(
-            refused.text(),
-            "failed to create recording job: max concurrent jobs reached"
-        );
-    }
-    // A slot that is free again is used again.
-    let id = started[0].job_id().expect("a job has an id");
-    work.engine.docker(&["stop", &work.container(&id)]);
-    work.until_ended(&id).await;
-    work.start("five").await;
-}
 
 #[tokio::test]
 async fn recordings_have_a_limit_of_their_own() {
@@ -75,20 +40,6 @@ async fn a_job_is_refused_when_the_engines_disk_has_too_little_room() {
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.text().contains("MB of disk free"), "{refused:?}");
     assert!(refused.text().contains("jobs.min_free_disk"), "{refused:?}");
-}
-
-#[tokio::test]
-async fn the_same_work_is_done_once() {
-    let Some(work) = Work::begin("the_same_work_is_done_once", WORKS_ON).await else {
-        return;
-    };
-    let body = work.recording("same");
-    let (one, other) = tokio::join!(work.submit(&body), work.submit(&body));
-    assert_eq!((one.status, other.status), (200, 200), "{one:?} {other:?}");
-    let id = one.job_id().expect("a job has an id");
-    assert_eq!(other.job_id().as_ref(), Some(&id));
-    work.container(&id);
-    assert_eq!(work.submit(&body).await.job_id(), Some(id));
 }
 
 #[tokio::test]

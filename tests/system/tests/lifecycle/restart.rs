@@ -6,33 +6,6 @@ use serde_json::json;
 use crate::work::{WORKS_ON, Work};
 
 #[tokio::test]
-async fn a_running_job_is_picked_up_after_any_number_of_crashes() {
-    let test = "a_running_job_is_picked_up_after_any_number_of_crashes";
-    let Some(mut work) = Work::begin(test, WORKS_ON).await else {
-        return;
-    };
-    let id = work.start("rec").await;
-    let (container, before) = (work.container(&id), work.job(&id).await);
-    for _ in 0..3 {
-        work = work.restart(Daemon::crash, |_| {}).await;
-        assert_eq!(work.container(&id), container);
-        let job = work
-            .until(&id, "running", |job| job["state"] == "running")
-            .await;
-        for name in ["start_at", "deadline", "attempts"] {
-            assert_eq!(job[name], before[name], "{name} after a crash");
-        }
-    }
-    let told = work.engine.inspect(&container);
-    assert_eq!(told["RestartCount"], 0);
-    work.engine
-        .docker(&["kill", "--signal", "TERM", &container]);
-    let job = work.until_ended(&id).await;
-    assert_eq!(job["outcome"], "succeeded", "{job:#}");
-    work.until_removed(&id).await;
-}
-
-#[tokio::test]
 async fn what_ended_while_the_daemon_was_away_is_found_out() {
     let test = "what_ended_while_the_daemon_was_away_is_found_out";
     let Some(work) = Work::begin(test, "trap 'exit 7' TERM; while :; do sleep 0.05; done").await
