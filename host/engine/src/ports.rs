@@ -137,6 +137,11 @@ impl StartTicket {
         }
     }
 
+    /// Whether leave was given, so that a container may have run.
+    pub(crate) fn was_given(&self) -> bool {
+        self.given_to.get().is_some()
+    }
+
     /// Whether the container that the engine knows by this identifier may be started now.
     #[must_use]
     pub fn ask(&self, container: &str) -> Leave {

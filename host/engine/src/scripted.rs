@@ -76,6 +76,8 @@ pub(crate) enum LaunchPlay {
     AnswerLost,
     /// Starts, and somebody removes it at once.
     Gone,
+    /// The same, and the answer is lost.
+    GoneUnseen,
     /// Takes this long before the ticket is asked.
     Slow(Duration),
 }
@@ -248,6 +250,10 @@ impl Runner for ScriptedRunner {
             Some(LaunchPlay::Gone) => {
                 self.remove_by_hand();
                 Err(LaunchError::Gone)
+            }
+            Some(LaunchPlay::GoneUnseen) => {
+                self.remove_by_hand();
+                Err(LaunchError::Engine(unreachable()))
             }
             Some(LaunchPlay::AnswerLost) => Err(LaunchError::Engine(unreachable())),
             _ => Ok(Launched { at }),

@@ -611,6 +611,16 @@ async fn what_was_removed_while_it_started_is_not_tried_again() {
     assert_eq!(stage.runner.starts(), 1, "it may have run");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_made_anew_after_a_start_is_not_tried_again() {
+    let mut stage = Stage::default();
+    stage.runner.world().launches = vec![LaunchPlay::GoneUnseen, LaunchPlay::Refused];
+    stage.policies.retry = RetryVerdict::RetryAfter(Duration::ZERO);
+    let engine = stage.engine().await;
+    assert!(engine.submit(recording('a')).await.is_err());
+    assert_eq!(stage.runner.starts(), 1, "it may have run");
+}
+
 #[test]
 fn leave_to_start_is_given_once_and_to_one_container() {
     let ticket = StartTicket::new(|| true);

@@ -124,13 +124,19 @@ impl JobLoop {
             }
         };
         let ticket = self.ticket(start_by);
+        let give_up = self.shared.now().plus(self.shared.config.start_timeout);
         let mut pause = FIRST_PAUSE;
         loop {
+            let may_have_run = ticket.was_given();
             let launched = self.shared.ports.runner.launch(&permit, &ticket).await;
             if launched.is_ok() {
                 FaultPoint::AfterStart.reach();
             }
             let error = match launched {
+                // What runs only now is too late: its answer may be due before it could be saved.
+                Ok(_) if start_by.is_some_and(|by| self.shared.now() >= by) => {
+                    return self.too_late();
+                }
                 Ok(launched) if start_by.is_none() || self.answer.accept() => {
                     return Event::Known(Fact::Launched { at: launched.at });
                 }
@@ -149,6 +155,15 @@ impl JobLoop {
                     };
                 }
                 // It may have run, so no other attempt follows.
+                LaunchError::ImageChanged { .. }
+                | LaunchError::Refused(_)
+                | LaunchError::NameTaken { .. }
+                    if may_have_run =>
+                {
+                    return Event::Known(Fact::Abandoned {
+                        reason: EndReason::RemovedByHand,
+                    });
+                }
                 LaunchError::Gone => {
                     return Event::Known(Fact::Abandoned {
                         reason: EndReason::RemovedByHand,
@@ -172,6 +187,13 @@ impl JobLoop {
                     warn!(%error, "the start is not certain; asking again");
                     if start_by.is_some_and(|by| self.shared.now() >= by) {
                         return self.too_late();
+                    }
+                    // Nobody waits for a further attempt, and yet it has to come to an end.
+                    if start_by.is_none() && self.shared.now() >= give_up && self.take_back().await
+                    {
+                        return Event::Known(Fact::Abandoned {
+                            reason: EndReason::StartFailed,
+                        });
                     }
                     tokio::select! {
                         biased;

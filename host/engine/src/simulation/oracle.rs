@@ -415,7 +415,7 @@ impl World {
                 State::Running { deadline, .. } => Some(deadline),
                 State::Stopping { kill_at, .. } => Some(kill_at),
                 State::Waiting { until } => Some(until),
-                State::Preparing | State::Starting => Some(job.start_by),
+                State::Preparing | State::Starting => (!job.ever_ran()).then_some(job.start_by),
                 State::Ended(_) | State::Removing { .. } => None,
             };
             if due.is_some_and(|due| due.plus(OVERDUE) < now) && !self.excused() {
@@ -450,7 +450,7 @@ impl World {
                 violations.push(format!("{name} runs, and its client was told otherwise"));
             }
             // The volume of an unknown job may be all that is left of somebody's work.
-            let unknown_volume = job.is_none() && !self.containers.contains_key(name);
+            let unknown_volume = job.is_none() && self.containers.get(name).is_none_or(|c| !c.ours);
             if !unknown_volume
                 && !job.is_some_and(|job| matches!(job.state, State::Retained { .. }))
             {

@@ -39,7 +39,6 @@ fn the_likeliest_ways_to_break_it_are_noticed_soon() {
         (Mutation::NoSlots, 50),
         (Mutation::ForgetSlot, 20),
         (Mutation::StartWithoutLeave, 200),
-        (Mutation::NoStartBy, 200),
         (Mutation::ErrorIsAnEnd, 100),
         (Mutation::SeeNothingLeft, 50),
         (Mutation::DeleteUnsent, 20),
