@@ -132,6 +132,14 @@ fn checks(layout: &Layout) -> Vec<(&'static str, Command)> {
         &["doc", "--no-deps", "--document-private-items", "--quiet"],
     );
     docs.env("RUSTDOCFLAGS", "--deny warnings");
+    let simulate = |arguments: &[&str]| {
+        let mut simulate = cargo_in(layout, &["run", "--quiet", "--release"]);
+        simulate.args(["--package", "offloader-engine", "--features", "simulation"]);
+        simulate
+            .args(["--example", "simulate", "--"])
+            .args(arguments);
+        simulate
+    };
     vec![
         ("format", cargo_in(layout, &["fmt", "--all", "--check"])),
         (
@@ -150,6 +158,14 @@ fn checks(layout: &Layout) -> Vec<(&'static str, Command)> {
         ),
         ("lints of the guests", guests),
         ("documentation", docs),
+        (
+            "simulated histories",
+            simulate(&["--histories", "100000", "--threads", "2"]),
+        ),
+        (
+            "simulated histories of a broken engine",
+            simulate(&["--mutations", "--histories", "60000"]),
+        ),
     ]
 }
 
