@@ -9,12 +9,13 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use domain::{ClockReading, Timestamp, Uptime};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::config::Environment;
 
@@ -43,6 +44,21 @@ pub(crate) fn open_beside(path: &Path) -> io::Result<(Dir, String)> {
         return Err(io::ErrorKind::InvalidFilename.into());
     };
     Ok((open_dir(dir)?, name.to_owned()))
+}
+
+/// The path of something that is there, without links.
+pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
+    std::fs::canonicalize(path)
+}
+
+/// Lets this process open as many files as the machine allows it: each connection, each job that is
+/// watched and each file of a policy takes one, and the usual limit is meant for programs of old.
+pub(crate) fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
 }
 
 /// A directory that is there.

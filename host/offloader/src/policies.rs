@@ -1,6 +1,6 @@
 //! The policies of the running service: opening what they need, and loading them anew.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::ambient;
 use crate::config::{Config, Policies as Section};
 use crate::config_file::{self, ConfigFileError};
-use crate::policy_grants;
+use crate::policy_grants::{self, OwnFiles};
 use crate::state::StateDir;
 use crate::systemd;
 use crate::watching::DirWatch;
@@ -55,7 +55,7 @@ impl PolicyKeeper {
             prove_limits()?;
         }
         let watched = watch::Sender::new(watched(&section));
-        let opened = open(&section, &state)?;
+        let opened = open(&section, &state, &file)?;
         let host = PolicyHost::load(opened, clock.now())?;
         Ok(Self(Arc::new(Keeper {
             host: Arc::new(host),
@@ -194,7 +194,7 @@ impl Keeper {
             );
         }
         let section = loaded.config.policies;
-        let opened = open(&section, &self.state);
+        let opened = open(&section, &self.state, &self.file);
         let opened = opened.map_err(|error| vec![format!("{error:#}")])?;
         Ok((section, opened))
     }
@@ -254,7 +254,7 @@ fn watched(section: &Section) -> Option<PathBuf> {
 }
 
 /// Opens what policies need.
-fn open(section: &Section, state: &StateDir) -> anyhow::Result<PolicyHostConfig> {
+fn open(section: &Section, state: &StateDir, config: &Path) -> anyhow::Result<PolicyHostConfig> {
     if section.policies.is_empty() {
         return Ok(PolicyHostConfig::default());
     }
@@ -267,9 +267,13 @@ fn open(section: &Section, state: &StateDir) -> anyhow::Result<PolicyHostConfig>
         .artifacts()
         .inspect_err(|error| tracing::warn!("compiled policies are not kept: {error:#}"))
         .ok();
+    let own = OwnFiles {
+        state: state.path(),
+        config,
+    };
     Ok(PolicyHostConfig {
         dir: dir.transpose()?,
-        policies: policy_grants::grant(section),
+        policies: policy_grants::grant(section, own),
         artifacts,
         trusted_keys: policy_grants::trusted_keys(section)?,
         require_signature: section.require_signature,

@@ -75,6 +75,7 @@ impl Signals {
 /// The first thing that cannot be had.
 pub(crate) async fn start(config: Config, file: (PathBuf, bool)) -> anyhow::Result<Service> {
     let signals = Signals::watch().context("cannot watch for signals")?;
+    ambient::raise_file_limit();
     let state = StateDir::open(&config.store.directory)?;
     if state.has_standard_store() {
         tracing::info!("the standard service's store is in the state directory; it is left alone");
@@ -186,7 +187,7 @@ impl Service {
         }
         systemd::ready();
         tokio::select! {
-            signal = self.signals.next() => tracing::info!(signal, "ending; containers go on running"),
+            signal = self.signals.next() => tracing::info!(signal, "ending; jobs in containers go on running"),
             ended = &mut serving => return ended.context("serving failed")?.context("serving failed"),
         }
         systemd::stopping();

@@ -43,6 +43,11 @@ impl StateDir {
         })
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The file of the store.
     pub(crate) fn store(&self) -> PathBuf {
         store_in(&self.path)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cap_std::fs::{Dir, File, OpenOptions};
 use domain::{Leftovers, Timestamp};
 use gate::ContainerName;
+use rustix::fs::fstatvfs;
 
 const DATA: &str = "data";
 const OUTPUT: &str = "output";
@@ -81,6 +82,12 @@ impl Disk {
         }
     }
 
+    /// Bytes that jobs can still write.
+    pub(crate) fn free_bytes(&self) -> io::Result<u64> {
+        let disk = fstatvfs(&*self.0)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// Every job that there is anything of.
     pub(crate) fn list(&self) -> io::Result<Vec<ContainerName>> {
         let mut names = Vec::new();
@@ -92,19 +99,34 @@ impl Disk {
     }
 }
 
+/// How deep directories are looked into. Nobody who works goes deeper, and each level takes a
+/// file descriptor of the service.
+const DEPTH_MAX: usize = 64;
+
 /// Sums up regular files; links are not followed.
+///
+/// # Errors
+/// Also when directories are nested deeper than [`DEPTH_MAX`].
 pub(crate) fn count(dir: &Dir) -> io::Result<Leftovers> {
     let mut left = Leftovers {
         media_bytes: 0,
         total_bytes: 0,
     };
+    add_up(dir, 0, &mut left)?;
+    Ok(left)
+}
+
+fn add_up(dir: &Dir, depth: usize, left: &mut Leftovers) -> io::Result<()> {
+    if depth > DEPTH_MAX {
+        return Err(io::Error::other(format!(
+            "directories are nested deeper than {DEPTH_MAX}"
+        )));
+    }
     for entry in dir.entries()? {
         let entry = entry?;
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            let below = count(&entry.open_dir()?)?;
-            left.media_bytes = left.media_bytes.saturating_add(below.media_bytes);
-            left.total_bytes = left.total_bytes.saturating_add(below.total_bytes);
+            add_up(&entry.open_dir()?, depth + 1, left)?;
         } else if kind.is_file() {
             let bytes = entry.metadata()?.len();
             left.total_bytes = left.total_bytes.saturating_add(bytes);
@@ -118,5 +140,5 @@ pub(crate) fn count(dir: &Dir) -> io::Result<Leftovers> {
             }
         }
     }
-    Ok(left)
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! One job that runs, or ran, in this process.
 
-use std::future::pending;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -88,7 +88,13 @@ impl Job {
     }
 
     pub(crate) fn sighting(&self) -> Sighting {
-        *self.sighting.borrow()
+        // Looked at before the value, which is the last one then.
+        let over = self.sighting.has_changed().is_err();
+        match *self.sighting.borrow() {
+            // Its task is gone without having told how the job ended.
+            Sighting::Running { .. } if over => Sighting::Lost,
+            sighting => sighting,
+        }
     }
 
     pub(crate) async fn ended(&self) {
@@ -117,12 +123,9 @@ impl Drop for Job {
     }
 }
 
-/// Returns when a job has more data than it may.
+/// Returns when a job has more data than it may, or so that nobody can look at all of it.
 async fn too_much(bounds: Bounds, output: &Output) {
     let Bounds { data, data_max } = bounds;
-    if data_max == 0 {
-        return pending().await;
-    }
     let data = Arc::new(data);
     loop {
         sleep(LOOK).await;
@@ -130,12 +133,15 @@ async fn too_much(bounds: Bounds, output: &Output) {
             let data = Arc::clone(&data);
             move || disk::count(&data)
         });
-        // Files come and go while they are counted; the next look counts again.
-        if let Ok(Ok(left)) = looked.await
-            && left.total_bytes > data_max
-        {
-            output.say(&format!("killed: more than {data_max} bytes on /data\n"));
-            return;
-        }
+        let why = match looked.await {
+            Ok(Ok(left)) if data_max > 0 && left.total_bytes > data_max => {
+                format!("more than {data_max} bytes on /data")
+            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Other => error.to_string(),
+            // Files come and go while they are counted; the next look counts again.
+            _ => continue,
+        };
+        output.say(&format!("killed: {why}\n"));
+        return;
     }
 }

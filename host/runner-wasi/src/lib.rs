@@ -4,7 +4,8 @@
 //!
 //! - its image's name stands for a component that the operator listed ([`WasiConfig::images`]);
 //! - its environment is what the permit says, its only directory is `/data`;
-//! - it can reach the address of its `SITE_URL` over TCP, and nothing else;
+//! - it can reach the address of its `SITE_URL` over TCP, ask for the addresses of names, and nothing
+//!   else;
 //! - memory is limited by the permit, the output that is kept and what is on `/data` by the
 //!   configuration, and whoever owns the job decides about time;
 //! - asked to end, it sees its standard input end; killed, it is gone within milliseconds;

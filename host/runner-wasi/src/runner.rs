@@ -1,8 +1,7 @@
 //! The runner's face to the engine crate.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
@@ -14,7 +13,6 @@ use engine::{
 };
 use futures_util::{StreamExt as _, stream};
 use gate::{ContainerName, ImagePermit, LaunchPermit};
-use tokio::net::lookup_host;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -43,6 +41,7 @@ pub struct WasiRunner {
 }
 
 impl Drop for WasiRunner {
+    /// Jobs that were not asked to end before do not get the time to.
     fn drop(&mut self) {
         if let Some(threads) = self.threads.take() {
             threads.shutdown_background();
@@ -142,7 +141,6 @@ impl Runner for WasiRunner {
                 authorized: permit.image_id().to_string(),
             });
         }
-        let reachable = reachable(permit).await;
         let made = self
             .on_disk("create", {
                 let name = name.clone();
@@ -155,9 +153,9 @@ impl Runner for WasiRunner {
             .await;
         let (started, data, looked_at, output) =
             made.map_err(|error| LaunchError::Refused(error.detail))?;
-        if let Some(at) = started {
-            // It ran in a process that is gone: inspect tells that it is lost.
-            return Ok(Launched { at });
+        if started.is_some() {
+            // It ran in a process that is gone, or could not be begun nor cleared away.
+            return Err(LaunchError::Gone);
         }
         if ticket.ask(&name.to_string()) != engine::Leave::Given {
             self.remove(name).await?;
@@ -181,7 +179,7 @@ impl Runner for WasiRunner {
                 .collect(),
             data,
             memory_max: permit.memory_bytes(),
-            reachable,
+            site: site(permit),
             stdin: own_stdin,
             output: Output::new(output, self.output_max),
         };
@@ -236,7 +234,6 @@ impl Runner for WasiRunner {
     async fn kill(&self, name: &ContainerName) -> Result<(), RunnerError> {
         if let Some(job) = self.job(name) {
             job.kill();
-            job.ended().await;
         }
         Ok(())
     }
@@ -284,17 +281,20 @@ impl Runner for WasiRunner {
         self.on_disk("list", Disk::list).await
     }
 
+    async fn free_bytes(&self) -> Result<Option<u64>, RunnerError> {
+        self.on_disk("look for room", Disk::free_bytes)
+            .await
+            .map(Some)
+    }
+
     async fn ping(&self) -> Result<(), RunnerError> {
         Ok(())
     }
 }
 
-/// The addresses of the job's site; without any it can reach nothing.
-async fn reachable(permit: &LaunchPermit) -> BTreeSet<SocketAddr> {
-    let site = permit.env().find(|(name, _)| *name == "SITE_URL");
-    let Some((_, url)) = site else {
-        return BTreeSet::new();
-    };
+/// `HOST:PORT` of the job's site; without one it can reach nothing.
+fn site(permit: &LaunchPermit) -> Option<Arc<str>> {
+    let (_, url) = permit.env().find(|(name, _)| *name == "SITE_URL")?;
     let url = url.reveal();
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let host = rest.split('/').next().unwrap_or_default();
@@ -302,18 +302,11 @@ async fn reachable(permit: &LaunchPermit) -> BTreeSet<SocketAddr> {
     let has_port = host
         .rsplit_once(':')
         .is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-    let host = if has_port {
-        host.to_owned()
+    Some(if has_port {
+        host.into()
     } else {
-        format!("{host}:{port}")
-    };
-    match lookup_host(&host).await {
-        Ok(addresses) => addresses.collect(),
-        Err(error) => {
-            tracing::warn!(host, %error, "the site's address is not known; the job will not reach it");
-            BTreeSet::new()
-        }
-    }
+        format!("{host}:{port}").into()
+    })
 }
 
 /// A job whose output is read until it ends.
@@ -341,7 +334,7 @@ fn read(file: File, follow: Option<Follow>) -> LogStream {
             }
             let ended = follow
                 .as_ref()
-                .is_none_or(|follow| matches!(follow.job.sighting(), Sighting::Ended(_)));
+                .is_none_or(|follow| !matches!(follow.job.sighting(), Sighting::Running { .. }));
             let (again, part) = spawn_blocking(move || {
                 let part = read_part(&mut file, offset);
                 (file, part)

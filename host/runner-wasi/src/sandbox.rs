@@ -1,7 +1,6 @@
 //! The WebAssembly engine that jobs run in, and what a job can reach.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
@@ -9,6 +8,7 @@ use std::time::Duration;
 
 use domain::ImageId;
 use tokio::io::DuplexStream;
+use tokio::task::spawn_blocking;
 use wasmtime::component::{Component, HasData, Linker, Resource, ResourceTable};
 use wasmtime::{Config, Engine, ResourceLimiter, Store};
 use wasmtime_wasi::cli::AsyncStdinStream;
@@ -25,6 +25,9 @@ const TICK: Duration = Duration::from_millis(5);
 
 /// Handles to files, streams and sockets that a job can hold.
 const HANDLES_MAX: usize = 10_000;
+
+/// Elements of tables that a job can have, all tables together.
+const TABLE_ELEMENTS_MAX: usize = 1_000_000;
 
 /// What all jobs share.
 pub(crate) struct Sandbox {
@@ -89,7 +92,8 @@ pub(crate) struct Given {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) data: cap_std::fs::Dir,
     pub(crate) memory_max: u64,
-    pub(crate) reachable: BTreeSet<SocketAddr>,
+    /// `HOST:PORT` of the one place that it can reach.
+    pub(crate) site: Option<Arc<str>>,
     /// Its standard input: nothing comes, until it ends.
     pub(crate) stdin: DuplexStream,
     pub(crate) output: Output,
@@ -149,6 +153,7 @@ struct Guest {
     data: cap_std::fs::Dir,
     memory: u64,
     memory_max: u64,
+    table_elements: usize,
     out_of_memory: bool,
 }
 
@@ -158,7 +163,7 @@ impl Guest {
             env,
             data,
             memory_max,
-            reachable,
+            site,
             stdin,
             output,
         } = given;
@@ -168,16 +173,18 @@ impl Guest {
             .stdin(AsyncStdinStream::new(stdin))
             .stdout(output.clone())
             .stderr(output)
-            .allow_tcp(!reachable.is_empty())
-            .allow_ip_name_lookup(!reachable.is_empty())
+            .allow_tcp(site.is_some())
+            .allow_ip_name_lookup(site.is_some())
             .socket_addr_check(move |address, wanted| {
-                let allowed = match wanted {
-                    SocketAddrUse::TcpConnect => reachable.contains(&address),
-                    // A socket is bound to any port of its own before it connects.
-                    SocketAddrUse::TcpBind => address.port() == 0,
-                    _ => false,
-                };
-                Box::pin(async move { allowed })
+                let site = site.clone();
+                Box::pin(async move {
+                    match wanted {
+                        SocketAddrUse::TcpConnect => is_site(site, address).await,
+                        // A socket is bound to any port of its own before it connects.
+                        SocketAddrUse::TcpBind => address.port() == 0,
+                        _ => false,
+                    }
+                })
             });
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
@@ -187,9 +194,20 @@ impl Guest {
             data,
             memory: 0,
             memory_max,
+            table_elements: 0,
             out_of_memory: false,
         }
     }
+}
+
+/// Whether an address is one of the site's, as its name is resolved now: a call takes hours, in
+/// which a site may move.
+async fn is_site(site: Option<Arc<str>>, address: SocketAddr) -> bool {
+    let Some(site) = site else {
+        return false;
+    };
+    let found = spawn_blocking(move || site.to_socket_addrs()).await;
+    found.is_ok_and(|found| found.is_ok_and(|mut found| found.any(|found| found == address)))
 }
 
 impl WasiView for Guest {
@@ -238,10 +256,15 @@ impl ResourceLimiter for Guest {
 
     fn table_growing(
         &mut self,
-        _: usize,
+        current: usize,
         desired: usize,
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= 10_000_000)
+        let total = self.table_elements - current + desired;
+        if total > TABLE_ELEMENTS_MAX {
+            return Ok(false);
+        }
+        self.table_elements = total;
+        Ok(true)
     }
 }

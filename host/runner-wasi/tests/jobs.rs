@@ -373,12 +373,20 @@ async fn jobs_of_a_process_that_is_gone_are_lost_and_their_data_kept() {
     let left = runner.leftovers(&name).await.unwrap().unwrap();
     assert_eq!(left.media_bytes, 5);
     let permit = permit(&runner, &place.gate(), "exit=0", None).await;
-    runner.launch(&permit, &ticket(true)).await.unwrap();
+    let again = runner.launch(&permit, &ticket(true)).await.unwrap_err();
+    assert!(matches!(again, LaunchError::Gone), "{again}");
     assert_eq!(
         runner.inspect(&name).await.unwrap(),
         Sighting::Lost,
         "it is not run again"
     );
+}
+
+#[tokio::test]
+async fn the_room_on_the_disk_is_known() {
+    let place = Place::new();
+    let free = place.runner().free_bytes().await.unwrap();
+    assert!(free.is_some_and(|bytes| bytes > 0), "{free:?}");
 }
 
 #[tokio::test]

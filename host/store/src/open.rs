@@ -310,13 +310,19 @@ fn check(path: &Path, db: &Connection) -> Result<(), OpenError> {
         "PRAGMA quick_check(1)"
     };
     let verdict: String = db.query_row(check, [], |row| row.get(0)).map_err(failed)?;
-    if verdict != "ok" {
-        return Err(OpenError::Damaged {
+    match verdict.as_str() {
+        "ok" => Ok(()),
+        // A page that the disk did not give says nothing about what is on it.
+        unread if unread.contains("error code=") => Err(OpenError::Failed {
+            path: path.into(),
+            operation: "looking at it",
+            detail: verdict,
+        }),
+        _ => Err(OpenError::Damaged {
             path: path.into(),
             detail: verdict,
-        });
+        }),
     }
-    Ok(())
 }
 
 /// Sees that every job can be read that has something left to be done.
@@ -325,18 +331,19 @@ fn check_unfinished(path: &Path, db: &Connection) -> Result<(), OpenError> {
         Ok(_) => return Ok(()),
         Err(failure) => failure,
     };
-    let known = match &failure {
-        Failure::Sql(error) => explain_ours(path, "reading unfinished jobs", error),
-        failure => OpenError::Damaged {
-            path: path.into(),
-            detail: failure.to_string(),
-        },
+    let damaged = || OpenError::Damaged {
+        path: path.into(),
+        detail: failure.to_string(),
     };
-    Err(match known {
-        // The tables are those of this version, so a statement that does not fit them means that
-        // their description is spoilt.
-        OpenError::Failed { path, detail, .. } => OpenError::Damaged { path, detail },
-        known => known,
+    Err(match &failure {
+        // A disk that does not give it, or want of memory, says nothing about what is on it.
+        Failure::Sql(error) => match error.sqlite_error_code() {
+            // The tables are those of this version, so a statement that does not fit them, or a
+            // value of another type, means that something is spoilt.
+            None | Some(ErrorCode::Unknown) => damaged(),
+            Some(_) => explain_ours(path, "reading unfinished jobs", error),
+        },
+        _ => damaged(),
     })
 }
 

@@ -257,10 +257,13 @@ fn json(value: &DeValue<'_>) -> serde_json::Value {
         DeValue::String(text) => text.as_ref().into(),
         DeValue::Boolean(value) => (*value).into(),
         DeValue::Datetime(date) => date.to_string().into(),
+        // What JSON has no number for stays the text that it is.
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-            .unwrap_or(i64::MAX)
-            .into(),
-        DeValue::Float(number) => number.as_str().parse().unwrap_or(f64::NAN).into(),
+            .map_or_else(|_| number.as_str().into(), Into::into),
+        DeValue::Float(number) => match number.as_str().parse::<f64>() {
+            Ok(value) if value.is_finite() => value.into(),
+            _ => number.as_str().into(),
+        },
         DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect(),
         DeValue::Table(table) => table
             .iter()

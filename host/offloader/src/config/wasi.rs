@@ -25,6 +25,8 @@ pub(crate) struct Wasi {
 }
 
 const OUTPUT_MAX: u64 = 10 << 20;
+/// Room for a long recording. What jobs write is on the disk that the store is on.
+const DATA_MAX: u64 = 8 << 30;
 
 /// The section, which has to be there when `wanted`.
 pub(super) fn read(jobs: &Section<'_>, wanted: bool) -> Option<Wasi> {
@@ -32,7 +34,7 @@ pub(super) fn read(jobs: &Section<'_>, wanted: bool) -> Option<Wasi> {
     let components = wasi.get("components", text).map(PathBuf::from);
     let images = images(&wasi.section("images", UnknownKeys::Refuse));
     let output_max_bytes = wasi.get("output_max", bytes).unwrap_or(OUTPUT_MAX);
-    let data_max_bytes = wasi.get("data_max", bytes).unwrap_or(0);
+    let data_max_bytes = wasi.get("data_max", bytes).unwrap_or(DATA_MAX);
     let threads = wasi.get("threads", number32(1));
     if wanted {
         let missing = |name: &'static str, message: &str| {

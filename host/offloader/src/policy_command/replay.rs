@@ -18,7 +18,8 @@ use super::{print, text_of_duration};
 use crate::cli::ConfigFile;
 use crate::config::Raw;
 use crate::config::values::duration;
-use crate::{ambient, config_file, policy_grants, state};
+use crate::policy_grants::{self, OwnFiles};
+use crate::{ambient, config_file, state};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -46,7 +47,11 @@ fn a_duration(text: &str) -> Result<Duration, String> {
 pub(super) fn run(options: &Options) -> anyhow::Result<bool> {
     let candidate = Candidate::open(&options.against)?;
     let (loaded, _) = config_file::read(&options.config.path)?;
-    let policies = policy_grants::grant(&loaded.config.policies);
+    let own = OwnFiles {
+        state: &loaded.config.store.directory,
+        config: &options.config.path,
+    };
+    let policies = policy_grants::grant(&loaded.config.policies, own);
     let policy = configured(&policies, options.policy.as_deref())?;
     let mut config = PolicyConfig {
         component: candidate.file().to_owned(),
