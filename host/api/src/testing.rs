@@ -229,6 +229,11 @@ impl PolicyControl for PlayControl {
             generation: self.generation.load(Ordering::Relaxed) + 1,
             loaded_at: Timestamp::from_millis(START),
             policies: vec![policy("well", None), policy("ill", Some(ill))],
+            left_out: vec![ReloadProblem {
+                policy: Some("lost".into()),
+                step: "verify",
+                message: "No such file".into(),
+            }],
             last_failure: self.failure.lock().unwrap().clone(),
         }
     }

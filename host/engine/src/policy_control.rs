@@ -27,6 +27,8 @@ pub struct PoliciesStatus {
     pub loaded_at: Timestamp,
     /// The policies.
     pub policies: Vec<PolicyStatus>,
+    /// What is wrong with optional policies that are configured and were left out.
+    pub left_out: Vec<ReloadProblem>,
     /// Why the last load failed, if it did; the generation before it stayed.
     pub last_failure: Option<ReloadFailure>,
 }

@@ -7,10 +7,10 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cap_std::fs::{Dir, DirEntry};
+use cap_std::fs::{Dir, DirEntry, OpenOptions};
 use domain::Timestamp;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -36,14 +36,16 @@ impl fmt::Debug for ArtifactStore {
 /// Bytes of the HMAC that a file begins with.
 const TAG: usize = 32;
 
-/// How long a file is kept that no policy in force was made from: whoever goes back to what was there
-/// last week starts as fast as before.
+/// How long a file is kept after it was last used: whoever goes back to what was there last week
+/// starts as fast as before.
 const KEPT: Duration = Duration::from_secs(28 * 24 * 3600);
 
 /// The artifacts of one engine.
 pub(crate) struct Artifacts<'a> {
     store: ArtifactStore,
     engine: u64,
+    /// Files that were begun, so that no two have the same name until they are finished.
+    begun: AtomicU64,
     said_not_writable: &'a AtomicBool,
 }
 
@@ -59,6 +61,7 @@ impl<'s> Artifacts<'s> {
         Self {
             store,
             engine: hasher.finish(),
+            begun: AtomicU64::new(0),
             said_not_writable,
         }
     }
@@ -105,9 +108,9 @@ impl<'s> Artifacts<'s> {
         }
     }
 
-    /// Removes what is of no use any more: files of other engines, unfinished ones, and those that
-    /// have been here for weeks and that no policy in force was made from. What is not of this
-    /// directory's making stays.
+    /// Removes what is of no use any more: files of other engines, unfinished ones, and those that no
+    /// policy in force has been made from for weeks, which their times of writing tell. What is not
+    /// of this directory's making stays.
     pub(crate) fn prune(&self, is_used: impl Fn(&str) -> bool, now: Timestamp) {
         let millis = u64::try_from(now.as_millis()).unwrap_or_default();
         let now = UNIX_EPOCH + Duration::from_millis(millis);
@@ -124,7 +127,12 @@ impl<'s> Artifacts<'s> {
                 continue;
             };
             let useless = match file.strip_suffix(&ours) {
-                Some(component) => !is_used(component) && is_old(&entry),
+                Some(component) if is_used(component) => {
+                    // Where that fails it is removed too early later on, and compiled again.
+                    let _ = self.touch(&file, now);
+                    false
+                }
+                Some(_) => is_old(&entry),
                 None => file.ends_with(".cwasm") || file.ends_with(".cwasm.unfinished"),
             };
             // One that stays now goes another time.
@@ -136,9 +144,18 @@ impl<'s> Artifacts<'s> {
 
     /// Under another name first, so that nobody reads half a file.
     fn write(&self, file: &str, bytes: &[u8]) -> std::io::Result<()> {
-        let unfinished = format!("{file}.unfinished");
+        let number = self.begun.fetch_add(1, Relaxed);
+        let unfinished = format!("{number}-{file}.unfinished");
         self.store.dir.write(&unfinished, bytes)?;
         self.store.dir.rename(&unfinished, &self.store.dir, file)
+    }
+
+    /// Makes the time of use the time of writing.
+    fn touch(&self, file: &str, now: SystemTime) -> std::io::Result<()> {
+        let mut writing = OpenOptions::new();
+        writing.write(true);
+        let file = self.store.dir.open_with(file, &writing)?;
+        file.into_std().set_modified(now)
     }
 
     fn file(&self, component: &[u8; 32]) -> String {
@@ -238,7 +255,7 @@ mod tests {
         let artifacts = artifacts(&dir, &engine, &said);
         let (used, unused) = (artifacts.file(&COMPONENT), artifacts.file(&[8; 32]));
         let other_engine = format!("{USED}-0000000000000000.cwasm");
-        let unfinished = format!("{used}.unfinished");
+        let unfinished = format!("7-{used}.unfinished");
         for file in [
             &used,
             &unused,
@@ -270,6 +287,11 @@ mod tests {
         kept.sort();
         assert_eq!(files(), kept);
         artifacts.prune(|sha256| sha256 == USED, written.plus(KEPT * 2));
+        assert_eq!(files(), [used.clone(), "notes".to_owned()]);
+        // From when it was used last, not from when it was made.
+        artifacts.prune(|_| false, written.plus(KEPT * 5 / 2));
         assert_eq!(files(), [used, "notes".to_owned()]);
+        artifacts.prune(|_| false, written.plus(KEPT * 4));
+        assert_eq!(files(), ["notes".to_owned()]);
     }
 }

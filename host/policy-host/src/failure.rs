@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use domain::DecisionOutcome;
-use wasmtime::Trap;
 use wasmtime::component::ResourceTableError;
+use wasmtime::{PoolConcurrencyLimitError, Trap};
 use wasmtime_wasi::I32Exit;
 
 /// Why a policy gave no usable answer.
@@ -36,6 +36,8 @@ pub(crate) enum Failure {
     Exit(i32),
     #[error("could not be instantiated: {0}")]
     Load(String),
+    #[error("could not be instantiated: too many decisions are under way")]
+    Full,
     #[error("is in quarantine and was not asked")]
     Quarantined,
 }
@@ -52,9 +54,14 @@ impl Failure {
             Self::OutputTooLarge { .. } => DecisionOutcome::OutputTooLarge,
             Self::OutputMalformed(_) => DecisionOutcome::OutputMalformed,
             Self::Exit(_) => DecisionOutcome::Exit,
-            Self::Load(_) => DecisionOutcome::Load,
+            Self::Load(_) | Self::Full => DecisionOutcome::Load,
             Self::Quarantined => DecisionOutcome::Quarantined,
         }
+    }
+
+    /// Whether it tells anything about the policy.
+    pub(crate) fn is_the_policys(&self) -> bool {
+        !matches!(self, Self::Full)
     }
 
     /// What an error of the engine means, once there is an instance. One that is neither a trap nor
@@ -75,6 +82,9 @@ impl Failure {
         }
         if let Some(exit) = error.downcast_ref::<I32Exit>() {
             return Some(Self::Exit(exit.0));
+        }
+        if error.is::<PoolConcurrencyLimitError>() {
+            return Some(Self::Full);
         }
         if let Some(ResourceTableError::Full) = error.downcast_ref() {
             return Some(Self::Handles);

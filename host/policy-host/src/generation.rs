@@ -2,10 +2,12 @@
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use domain::{DecisionOutcome, Hook, JobFacts, Timestamp};
-use engine::{GrantedToPolicy, PoliciesStatus, PolicyCounters, PolicyLimits, PolicyStatus};
+use engine::{
+    GrantedToPolicy, PoliciesStatus, PolicyCounters, PolicyLimits, PolicyStatus, ReloadProblem,
+};
 
 use crate::chain::{Asked, Identity};
 use crate::config::{Limits, PolicyGrants};
@@ -31,6 +33,8 @@ pub(crate) struct Generation {
     number: u64,
     loaded_at: Timestamp,
     members: Vec<Arc<Member>>,
+    /// What was wrong with optional policies that it has to do without.
+    left_out: Vec<ReloadProblem>,
 }
 
 impl Generation {
@@ -39,6 +43,7 @@ impl Generation {
         previous: Option<&Self>,
         loaded_at: Timestamp,
         loaded: Vec<Loaded>,
+        left_out: Vec<ReloadProblem>,
         quarantine_after: Option<NonZeroU32>,
     ) -> Self {
         let counts = |policy: &Policy| {
@@ -54,21 +59,32 @@ impl Generation {
                 quarantine_after,
                 failures_in_a_row: AtomicU32::new(0),
                 quarantined_since: OnceLock::new(),
+                retired: Mutex::new(false),
             })
         });
         Self {
             number: previous.map_or(0, |previous| previous.number) + 1,
             loaded_at,
             members: members.collect(),
+            left_out,
         }
     }
 
-    /// Shows in the metrics that this generation is in force, after `previous`.
-    pub(crate) fn shown(&self, previous: Option<&Self>) {
-        for gone in previous.into_iter().flat_map(|before| &before.members) {
-            gone.meters.quarantined(false);
-        }
+    /// Shows in the metrics that this generation is in force.
+    pub(crate) fn shown(&self) {
         metrics::generation(self.number);
+    }
+
+    /// Makes room for the next generation. Decisions under way go on; that a policy fails in them
+    /// tells nothing about those that are to come.
+    pub(crate) fn retire(&self) {
+        self.members.iter().for_each(|member| member.retire());
+    }
+
+    /// Whether this generation does without an optional policy of that name.
+    pub(crate) fn left_out(&self, name: &str) -> bool {
+        let mut names = self.left_out.iter().filter_map(|out| out.policy.as_deref());
+        names.any(|out| out == name)
     }
 
     /// The policies that answer a hook, in the order in which they are asked.
@@ -87,6 +103,7 @@ impl Generation {
             generation: self.number,
             loaded_at: self.loaded_at,
             policies: self.members.iter().map(|member| member.status()).collect(),
+            left_out: self.left_out.clone(),
             last_failure: None,
         }
     }
@@ -120,6 +137,9 @@ pub(crate) struct Member {
     /// the generation before do not count against this one.
     failures_in_a_row: AtomicU32,
     quarantined_since: OnceLock<Timestamp>,
+    /// Whether the next generation takes its place. Locked while a quarantine is told of, so that
+    /// nothing is told after that.
+    retired: Mutex<bool>,
 }
 
 /// What a policy did since it was loaded.
@@ -145,14 +165,17 @@ impl Member {
         })
     }
 
-    /// Asks the policy, on the calling thread.
+    /// Asks the policy, on the calling thread, and takes note of how it went.
     pub(crate) fn ask<Q: Question>(&self, question: Q, facts: Arc<JobFacts>) -> Asked<Q::Verdict> {
-        let _deciding = self.meters.deciding();
-        self.policy().ask(question, facts)
+        let now = facts.now;
+        let deciding = self.meters.deciding();
+        let asked = self.policy().ask(question, facts);
+        drop(deciding);
+        self.note::<Q>(&asked, now);
+        asked
     }
 
-    /// Takes note of how a decision went that was asked for at `now`.
-    pub(crate) fn note<Q: Question>(&self, asked: &Asked<Q::Verdict>, now: Timestamp) {
+    fn note<Q: Question>(&self, asked: &Asked<Q::Verdict>, now: Timestamp) {
         self.counts.decisions.fetch_add(1, Relaxed);
         self.meters.took(Q::HOOK, asked.micros);
         let answer = asked.answer.as_ref();
@@ -167,16 +190,33 @@ impl Member {
             return;
         };
         self.counts.failures.fetch_add(1, Relaxed);
+        if !failure.is_the_policys() {
+            return;
+        }
         let failures = self.failures_in_a_row.fetch_add(1, Relaxed) + 1;
         let too_many = |limit: NonZeroU32| failures >= limit.get();
         if self.quarantine_after.is_some_and(too_many) && self.quarantined_since.set(now).is_ok() {
-            self.meters.quarantined(true);
-            tracing::error!(
-                policy = self.policy().identity.name, failures, last = %failure,
-                "a policy failed too often in a row and is in quarantine: its on_failure answers \
-                 without asking it until policies are reloaded; mend it and reload"
-            );
+            self.tell_quarantine(failures, failure);
         }
+    }
+
+    fn tell_quarantine(&self, failures: u32, last: &Failure) {
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        if *retired {
+            return;
+        }
+        self.meters.quarantined(true);
+        tracing::error!(
+            policy = self.policy().identity.name, failures, %last,
+            "a policy failed too often in a row and is in quarantine: its on_failure answers \
+             without asking it until policies are reloaded; mend it and reload"
+        );
+    }
+
+    fn retire(&self) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        *retired = true;
+        self.meters.quarantined(false);
     }
 
     fn count(&self, hook: Hook, outcome: DecisionOutcome) {

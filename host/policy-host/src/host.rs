@@ -32,7 +32,7 @@ pub struct PolicyHost {
     last_failure: ArcSwapOption<ReloadFailure>,
     /// Policies are loaded by one at a time.
     loader: Mutex<Loader>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
 }
 
 impl PolicyHost {
@@ -47,12 +47,12 @@ impl PolicyHost {
         metrics::describe();
         let mut loader = Loader::default();
         let generation = loader.load(config, None, now)?;
-        generation.shown(None);
+        generation.shown();
         Ok(Self {
             generation: ArcSwap::from_pointee(generation),
             last_failure: ArcSwapOption::empty(),
             loader: Mutex::new(loader),
-            turns: Semaphore::new(SLOTS as usize),
+            turns: Arc::new(Semaphore::new(SLOTS as usize)),
         })
     }
 
@@ -62,15 +62,16 @@ impl PolicyHost {
     /// Blocks like [`load`](Self::load).
     ///
     /// # Errors
-    /// Everything that is wrong with any policy, optional or not. The policies in force stay, and
-    /// [`status`](Self::status) tells of it until a reload succeeds.
+    /// Everything that is wrong with any policy but one that is optional and is left out already. The
+    /// policies in force stay, and [`status`](Self::status) tells of it until a reload succeeds.
     pub fn reload(&self, config: PolicyHostConfig, now: Timestamp) -> Result<(), LoadErrors> {
         let mut loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.generation.load_full();
         match loader.load(config, Some(&before), now) {
             Ok(generation) => {
                 metrics::reloaded(true);
-                generation.shown(Some(&before));
+                before.retire();
+                generation.shown();
                 self.generation.store(Arc::new(generation));
                 self.last_failure.store(None);
                 Ok(())
@@ -87,6 +88,11 @@ impl PolicyHost {
                 Err(errors)
             }
         }
+    }
+
+    /// Counts a reload that failed before there was a configuration to [`reload`](Self::reload).
+    pub fn reload_refused(&self) {
+        metrics::reloaded(false);
     }
 
     /// The policies in force and how they fare, and why the last load failed if it did.
@@ -123,11 +129,9 @@ impl PolicyHost {
         let mut chain = Chain::new(Q::HOOK);
         let mut facts = Arc::new(facts.clone());
         for member in generation.asked(Q::HOOK) {
-            let asked = member.in_quarantine::<Q>().unwrap_or_else(|| {
-                let asked = member.ask(question, Arc::clone(&facts));
-                member.note::<Q>(&asked, facts.now);
-                asked
-            });
+            let asked = member
+                .in_quarantine::<Q>()
+                .unwrap_or_else(|| member.ask(question, Arc::clone(&facts)));
             if chain.take(&member.policy().identity, asked, Arc::make_mut(&mut facts)) {
                 break;
             }
@@ -143,10 +147,8 @@ impl PolicyHost {
             let asked = match member.in_quarantine::<Q>() {
                 Some(asked) => asked,
                 None => {
-                    let asked = self.ask_elsewhere(member, question, Arc::clone(&facts));
-                    let asked = asked.await;
-                    member.note::<Q>(&asked, facts.now);
-                    asked
+                    self.ask_elsewhere(member, question, Arc::clone(&facts))
+                        .await
                 }
             };
             if chain.take(&member.policy().identity, asked, Arc::make_mut(&mut facts)) {
@@ -156,19 +158,24 @@ impl PolicyHost {
         chain.finish()
     }
 
-    /// Asks on a thread where nothing else waits: a guest may take all of its time.
+    /// Asks on a thread where nothing else waits: a guest may take all of its time. The decision goes
+    /// on there when whoever waits for it here has gone, and keeps its turn until it has ended.
     async fn ask_elsewhere<Q: Question>(
         &self,
         member: &Arc<Member>,
         question: Q,
         facts: Arc<JobFacts>,
     ) -> Asked<Q::Verdict> {
-        let turn = self.turns.acquire().await;
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
         let begin = Instant::now();
         let limit = member.policy().limits.time;
         let decision = task::spawn_blocking({
             let member = Arc::clone(member);
-            move || member.ask(question, facts)
+            move || {
+                let asked = member.ask(question, facts);
+                drop(turn);
+                asked
+            }
         });
         let failure = match timeout(limit + GRACE, decision).await {
             Ok(Ok(asked)) => return asked,
@@ -176,7 +183,6 @@ impl PolicyHost {
             Ok(Err(_)) => Failure::Load("the service is shutting down".to_owned()),
             Err(_) => Failure::Timeout(limit),
         };
-        drop(turn);
         let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
         Asked {
             answer: Err(failure),

@@ -2,8 +2,8 @@
 //! What was verified is what is compiled.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use cap_std::fs::Dir;
@@ -19,7 +19,7 @@ use crate::load_error::{LoadError, LoadErrors, LoadProblem};
 use crate::metrics;
 use crate::policy::Policy;
 use crate::probe::probe;
-use crate::sandbox::{SLOTS, Sandbox, SandboxError};
+use crate::sandbox::{LOADERS, SLOTS, Sandbox, SandboxError};
 use crate::trust::Trust;
 
 pub(crate) mod interfaces;
@@ -42,8 +42,8 @@ pub(crate) struct Loader {
 }
 
 impl Loader {
-    /// Loads all policies of a configuration, those that can be beside each other. What is wrong with
-    /// an optional one is an error only if there is a generation before, which is complete.
+    /// Loads all policies of a configuration, some of them beside each other. An optional one can be
+    /// left out where the generation before does without it too, or where there is none before.
     pub(crate) fn load(
         &mut self,
         config: PolicyHostConfig,
@@ -53,22 +53,33 @@ impl Loader {
         let quarantine_after = config.quarantine_after;
         let trust = Trust::new(&config.trusted_keys, config.require_signature)
             .map_err(LoadErrors::of_all)?;
-        let loaded = if config.policies.is_empty() {
-            Vec::new()
+        let (loaded, left_out) = if config.policies.is_empty() {
+            Default::default()
         } else {
             self.load_policies(config, &trust, previous, now)?
         };
         loaded.iter().for_each(tell);
-        Ok(Generation::new(previous, now, loaded, quarantine_after))
+        for error in &left_out {
+            tracing::error!(%error, "an optional policy is left out");
+        }
+        let left_out = left_out.iter().map(LoadError::told).collect();
+        Ok(Generation::new(
+            previous,
+            now,
+            loaded,
+            left_out,
+            quarantine_after,
+        ))
     }
 
+    /// The policies, and what is wrong with those that are left out.
     fn load_policies(
         &mut self,
         config: PolicyHostConfig,
         trust: &Trust,
         previous: Option<&Generation>,
         now: Timestamp,
-    ) -> Result<Vec<Loaded>, LoadErrors> {
+    ) -> Result<(Vec<Loaded>, Vec<LoadError>), LoadErrors> {
         let fail = |problem| LoadErrors::of_all(vec![problem]);
         let Some(dir) = &config.dir else {
             return Err(fail(LoadProblem::NoDirectory));
@@ -88,28 +99,10 @@ impl Loader {
             now,
         };
 
-        let mut names = BTreeSet::new();
-        let is_first: Vec<bool> = config
-            .policies
-            .iter()
-            .map(|p| names.insert(p.name.as_str()))
-            .collect();
-        let results: Vec<_> = thread::scope(|scope| {
-            let start = |(policy, is_first)| scope.spawn(move || load.load(policy, is_first));
-            let threads: Vec<_> = config.policies.iter().zip(is_first).map(start).collect();
-            threads
-                .into_iter()
-                .map(|thread| {
-                    thread
-                        .join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                })
-                .collect()
-        });
-
         let mut policies = Vec::new();
+        let mut left_out = Vec::new();
         let mut errors = Vec::new();
-        for (config, result) in config.policies.iter().zip(results) {
+        for (config, result) in config.policies.iter().zip(load.all(&config.policies)) {
             match result {
                 Ok(policy) => policies.push(policy),
                 Err(problems) => {
@@ -117,10 +110,10 @@ impl Loader {
                         policy: Some(config.name.clone()),
                         problem,
                     });
-                    if config.optional && previous.is_none() {
-                        named.for_each(
-                            |error| tracing::error!(%error, "an optional policy is left out"),
-                        );
+                    let can_do_without =
+                        previous.is_none_or(|previous| previous.left_out(&config.name));
+                    if config.optional && can_do_without {
+                        left_out.extend(named);
                     } else {
                         errors.extend(named);
                     }
@@ -131,9 +124,16 @@ impl Loader {
             return Err(LoadErrors(errors));
         }
         if let Some(artifacts) = &artifacts {
-            artifacts.prune(|sha256| is_used(&policies, sha256), now);
+            // What was in force until now was used until now.
+            let before = previous.into_iter().flat_map(Generation::policies);
+            let loaded = policies.iter().map(|loaded| &loaded.policy);
+            let used: BTreeSet<_> = loaded
+                .chain(before)
+                .map(|policy| policy.identity.component_sha256.as_str())
+                .collect();
+            artifacts.prune(|sha256| used.contains(sha256), now);
         }
-        Ok(policies)
+        Ok((policies, left_out))
     }
 
     fn sandbox(&mut self) -> Result<Arc<Sandbox>, SandboxError> {
@@ -173,11 +173,6 @@ fn tell(loaded: &Loaded) {
     }
 }
 
-fn is_used(policies: &[Loaded], component_sha256: &str) -> bool {
-    let mut identities = policies.iter().map(|loaded| &loaded.policy.identity);
-    identities.any(|identity| identity.component_sha256 == component_sha256)
-}
-
 /// What the policies of one load have in common.
 #[derive(Clone, Copy)]
 struct Load<'a> {
@@ -190,6 +185,42 @@ struct Load<'a> {
 }
 
 impl Load<'_> {
+    /// Loads policies, as many at once as there are processors and slots for it. Answers in their
+    /// order.
+    fn all(self, policies: &[PolicyConfig]) -> Vec<Result<Loaded, Vec<LoadProblem>>> {
+        let mut names = BTreeSet::new();
+        let entries = policies.iter().enumerate().map(|(index, policy)| {
+            let is_first = names.insert(policy.name.as_str());
+            (index, policy, is_first)
+        });
+        let entries = Mutex::new(entries);
+        let next = || {
+            entries
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .next()
+        };
+        let work = || {
+            let mut done = Vec::new();
+            while let Some((index, policy, is_first)) = next() {
+                done.push((index, self.load(policy, is_first)));
+            }
+            done
+        };
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let workers = processors.min(LOADERS as usize).min(policies.len());
+        let mut results: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            let joined = threads.into_iter().map(|thread| {
+                let done = thread.join();
+                done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            joined.flatten().collect()
+        });
+        results.sort_by_key(|(index, _)| *index);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
     fn load(
         self,
         config: &PolicyConfig,

@@ -17,6 +17,13 @@ use crate::wasi::Reach;
 /// Decisions under way at once; more wait their turn.
 pub(crate) const SLOTS: u32 = 64;
 
+/// Policies that are loaded at once at most. They have slots of their own, so that neither do they
+/// fail for want of one nor do decisions while policies are reloaded.
+pub(crate) const LOADERS: u32 = 4;
+
+/// Instances at once.
+const INSTANCES: u32 = SLOTS + LOADERS;
+
 /// Stack of a guest, host frames included. The threads that decide have 2 MiB.
 const STACK: usize = 256 << 10;
 
@@ -128,16 +135,16 @@ impl Drop for Waits {
 /// What every engine of this crate has in common, that of the bare floor too.
 pub(crate) fn config() -> Config {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(SLOTS)
-        .total_core_instances(SLOTS * 16)
+    pool.total_component_instances(INSTANCES)
+        .total_core_instances(INSTANCES * 16)
         .max_core_instances_per_component(16)
-        .total_memories(SLOTS)
+        .total_memories(INSTANCES)
         .max_memories_per_component(1)
         .max_memory_size(MEMORY_MAX as usize)
-        .total_tables(SLOTS * 8)
+        .total_tables(INSTANCES * 8)
         .max_tables_per_component(8)
         .table_elements(TABLE_ELEMENTS_MAX as usize)
-        .total_stacks(SLOTS)
+        .total_stacks(INSTANCES)
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(KEEP_RESIDENT)
         // Where the kernel can tell which pages were touched, only those are zeroed.

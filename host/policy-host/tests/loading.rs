@@ -7,7 +7,9 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use offloader_policy_host::{ArtifactStore, PolicyConfig, PolicyHost, PolicyHostConfig};
 use support::*;
@@ -98,6 +100,44 @@ fn an_optional_policy_is_left_out_and_the_pin_that_fits_is_taken() {
     assert_eq!(names(&host), ["pinned"]);
 }
 
+#[test]
+fn many_policies_of_one_component_load_beside_each_other() {
+    let policies = Policies::new(&[RETRY_BACKOFF]);
+    let artifacts = tempfile::tempdir().unwrap();
+    let configs = (0..70).map(|n| configured(&format!("retry-{n}"), RETRY_BACKOFF, &[]));
+    let config = PolicyHostConfig {
+        artifacts: Some(ArtifactStore {
+            dir: open(artifacts.path()),
+            key: [1; 32],
+        }),
+        ..policies.config(configs.collect())
+    };
+    let host = PolicyHost::load(config, LOADED_AT).unwrap();
+    let expected: Vec<_> = (0..70).map(|n| format!("retry-{n}")).collect();
+    assert_eq!(names(&host), expected);
+    only_file(artifacts.path());
+}
+
+#[test]
+fn pipes_in_place_of_files_are_refused_and_not_waited_for() {
+    let policies = Policies::new(&[IMAGE_MAP]);
+    let make = |file: &str| {
+        let made = Command::new("mkfifo")
+            .arg(policies.path().join(file))
+            .status();
+        assert!(made.unwrap().success());
+    };
+    make("pipe.wasm");
+    make("image_map.wasm.minisig");
+    let told = problems(policies.load(vec![
+        PolicyConfig::new("a", "pipe.wasm"),
+        PolicyConfig::new("b", IMAGE_MAP),
+    ]));
+    let refused = "is not a regular file";
+    assert_eq!(told.len(), 2);
+    assert!(told.iter().all(|told| told.ends_with(refused)), "{told:?}");
+}
+
 fn load_kept(policies: &Policies, artifacts: &Path, key: [u8; 32]) {
     let store = ArtifactStore {
         dir: open(artifacts),
@@ -129,7 +169,7 @@ fn artifacts_are_kept_and_those_that_were_changed_are_made_anew() {
     load([1; 32]);
     let file = only_file(artifacts.path());
     let made = fs::read(&file).unwrap();
-    let written = || fs::metadata(&file).unwrap().modified().unwrap();
+    let written = || fs::metadata(&file).unwrap().ino();
 
     let before = written();
     load([1; 32]);

@@ -7,8 +7,10 @@
 mod support;
 
 use std::num::NonZeroU32;
+use std::thread;
+use std::time::Duration;
 
-use domain::Purpose;
+use domain::{DecisionOutcome, Purpose};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use offloader_policy_host::{PolicyConfig, PolicyHost, PolicyHostConfig};
 use support::acts::Act;
@@ -66,6 +68,43 @@ fn decisions_reloads_and_quarantine_are_counted() {
         ] {
             assert!(text.contains(&format!("# TYPE {metric} {kind}")), "{text}");
             assert!(text.contains(&format!("# HELP {metric} ")), "{text}");
+        }
+    });
+}
+
+#[test]
+fn a_policy_that_was_replaced_is_in_no_quarantine_whatever_it_does_then() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let shown = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        let policies = Policies::new(&[MISBEHAVE]);
+        let config = || {
+            let mut slow = misbehaving();
+            slow.limits.time = Duration::from_secs(2);
+            PolicyHostConfig {
+                quarantine_after: NonZeroU32::new(1),
+                ..policies.config(vec![slow])
+            }
+        };
+        let host = PolicyHost::load(config(), LOADED_AT).unwrap();
+        thread::scope(|scope| {
+            let deciding = scope.spawn(|| host.decide_retry(&acting(Act::Loop)));
+            thread::sleep(Duration::from_millis(200));
+            host.reload(config(), LOADED_AT).unwrap();
+            assert!(
+                !deciding.is_finished(),
+                "the reload waited for the decision"
+            );
+            let decision = deciding.join().unwrap().decisions.remove(0);
+            assert_eq!(decision.outcome, DecisionOutcome::Timeout);
+        });
+        host.reload_refused();
+        let text = shown.render();
+        for line in [
+            r#"offloader_policy_quarantined{policy="misbehave"} 0"#,
+            r#"offloader_policy_reloads_total{result="failed"} 1"#,
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
         }
     });
 }

@@ -216,13 +216,73 @@ fn a_reload_that_fails_leaves_the_last_good_generation() {
     let ruling = host.decide_image(&facts(), Purpose::Start);
     assert!(image(&ruling).starts_with("good/"), "{ruling:?}");
 
-    // At a start that is no failure, so the optional policy can be what is left out.
     host.reload(policies.config(vec![mapping("new", "new")]), LATER)
         .unwrap();
     let status = host.status();
     assert_eq!((status.generation, status.last_failure), (2, None));
     let ruling = host.decide_image(&facts(), Purpose::Start);
     assert!(image(&ruling).starts_with("new/"), "{ruling:?}");
+}
+
+#[test]
+fn an_optional_policy_that_was_left_out_may_come_and_may_not_go() {
+    let policies = Policies::new(&[IMAGE_MAP]);
+    let config = || {
+        let optional = PolicyConfig {
+            optional: true,
+            ..configured("optional", RETRY_BACKOFF, &[])
+        };
+        policies.config(vec![mapping("kept", "good"), optional])
+    };
+    let host = PolicyHost::load(config(), LOADED_AT).unwrap();
+    let left_out = |host: &PolicyHost| {
+        let problems = host.status().left_out.into_iter();
+        let told = problems.map(|problem| (problem.policy.unwrap(), problem.step));
+        told.collect::<Vec<_>>()
+    };
+    let optional = [("optional".to_owned(), "verify")];
+    assert_eq!(left_out(&host), optional);
+    host.reload(config(), LATER).unwrap();
+    assert_eq!(left_out(&host), optional);
+    assert_eq!(host.status().generation, 2);
+
+    policies.write(RETRY_BACKOFF, &policy(RETRY_BACKOFF));
+    host.reload(config(), LATER).unwrap();
+    assert_eq!(left_out(&host), []);
+    assert_eq!(host.status().policies.len(), 2);
+    fs::remove_file(policies.path().join(RETRY_BACKOFF)).unwrap();
+    host.reload(config(), LATER).unwrap_err();
+    assert_eq!(host.status().policies.len(), 2);
+}
+
+#[test]
+fn a_full_house_is_not_held_against_a_policy() {
+    let policies = Policies::new(&[MISBEHAVE, IMAGE_MAP]);
+    let mut slow = misbehaving();
+    slow.limits.time = Duration::from_secs(2);
+    slow.grants.real_clock = true;
+    let config = PolicyHostConfig {
+        quarantine_after: NonZeroU32::new(1),
+        ..policies.config(vec![slow, mapping("well", "good")])
+    };
+    let host = PolicyHost::load(config, LOADED_AT).unwrap();
+    let outcome = || {
+        let ruling = host.decide_image(&facts(), Purpose::Start);
+        ruling.decisions[0].outcome
+    };
+    thread::scope(|scope| {
+        let sleeping: Vec<_> = (0..80)
+            .map(|_| scope.spawn(|| host.decide_retry(&acting(Act::Sleep))))
+            .collect();
+        let is_over = || sleeping.iter().all(|thread| thread.is_finished());
+        while outcome() != DecisionOutcome::Load {
+            assert!(!is_over(), "there was room all the time");
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    assert_eq!(outcome(), DecisionOutcome::Answered);
+    let status = host.status();
+    assert_eq!(status.policies[1].counters.failures, 1);
 }
 
 #[test]

@@ -7,9 +7,10 @@
 mod support;
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use domain::{DecisionOutcome, EndReason, RetryVerdict};
+use domain::{Choice, DecisionOutcome, EndReason, Purpose, RetryVerdict};
 use engine::Policies as _;
 use offloader_policy_host::{Mode, PolicyConfig};
 use support::acts::Act;
@@ -37,6 +38,60 @@ async fn others_decide_while_one_misbehaves() {
         looping.await.unwrap().decisions[0].outcome,
         DecisionOutcome::Timeout
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn decisions_that_nobody_waits_for_any_more_keep_their_turns_and_count() {
+    const CALLERS: u64 = 70;
+    let policies = Policies::new(&[MISBEHAVE, IMAGE_MAP]);
+    let mut slow = misbehaving();
+    slow.limits.time = Duration::from_secs(1);
+    slow.grants.real_clock = true;
+    let images = configured("images", IMAGE_MAP, &[]);
+    let host = policies.load(vec![slow, images]).unwrap();
+    for _ in 0..CALLERS {
+        let asking = acting(Act::Sleep);
+        let gone = tokio::time::timeout(Duration::from_millis(1), host.retry(&asking)).await;
+        assert!(gone.is_err(), "it did not sleep");
+    }
+    let ruling = host.select_image(&facts(), Purpose::Start).await;
+    assert_eq!(ruling.verdict, Choice::AsAsked);
+    assert_eq!(ruling.decisions[0].outcome, DecisionOutcome::Answered);
+
+    // Those that came to a turn were asked to the end.
+    let counters = || host.status().policies[0].counters;
+    let begin = Instant::now();
+    while counters().decisions < 64 {
+        assert!(
+            begin.elapsed() < Duration::from_secs(30),
+            "{:?}",
+            counters()
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(counters().failures, counters().decisions);
+}
+
+#[test]
+fn an_input_that_is_too_long_is_not_shown_and_no_failure() {
+    let policies = Policies::new(&[MISBEHAVE]);
+    let mut config = misbehaving();
+    config.grants.inputs = ["call_id".to_owned()].into();
+    config.limits.output = 1024;
+    let host = policies.load(vec![config]).unwrap();
+    let told = |length| {
+        let mut facts = acting(Act::ReadFacts);
+        facts
+            .inputs
+            .insert("call_id".to_owned(), "x".repeat(length));
+        let decision = host.decide_retry(&facts).decisions.remove(0);
+        assert_eq!(decision.outcome, DecisionOutcome::Answered, "{decision:?}");
+        assert!(decision.read.contains(&"input:call_id".to_owned()));
+        decision.reason.unwrap()
+    };
+    assert!(told(500).contains("xxx"));
+    let kept_back = told(1025);
+    assert!(kept_back.contains("None None None"), "{kept_back}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use domain::{Hook, Timestamp};
-use engine::{PoliciesStatus, PolicyStatus, ReloadFailure};
+use engine::{PoliciesStatus, PolicyStatus, ReloadFailure, ReloadProblem};
 use serde::Serialize;
 
 use super::jobs::owned;
@@ -21,6 +21,8 @@ struct StatusBody<'a> {
     generation: u64,
     loaded_at: i64,
     policies: Vec<PolicyBody<'a>>,
+    /// What is wrong with optional policies that the service does without.
+    left_out: Vec<ProblemBody<'a>>,
     /// Null unless the last load failed.
     last_failure: Option<FailureBody<'a>>,
 }
@@ -105,6 +107,7 @@ impl<'a> StatusBody<'a> {
             generation: status.generation,
             loaded_at: status.loaded_at.as_millis(),
             policies: status.policies.iter().map(PolicyBody::new).collect(),
+            left_out: status.left_out.iter().map(ProblemBody::new).collect(),
             last_failure: status.last_failure.as_ref().map(FailureBody::new),
         }
     }
@@ -112,14 +115,19 @@ impl<'a> StatusBody<'a> {
 
 impl<'a> FailureBody<'a> {
     fn new(failure: &'a ReloadFailure) -> Self {
-        let problems = failure.problems.iter().map(|problem| ProblemBody {
+        Self {
+            at: failure.at.as_millis(),
+            problems: failure.problems.iter().map(ProblemBody::new).collect(),
+        }
+    }
+}
+
+impl<'a> ProblemBody<'a> {
+    fn new(problem: &'a ReloadProblem) -> Self {
+        Self {
             policy: problem.policy.as_deref(),
             step: problem.step,
             message: &problem.message,
-        });
-        Self {
-            at: failure.at.as_millis(),
-            problems: problems.collect(),
         }
     }
 }

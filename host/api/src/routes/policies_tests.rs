@@ -50,7 +50,8 @@ async fn the_administrator_sees_the_policies_in_force() {
     assert_eq!(
         answer.is_ok().json(),
         json!({
-            "generation": 1, "loaded_at": START, "last_failure": null, "policies": [policy, ill]
+            "generation": 1, "loaded_at": START, "last_failure": null, "policies": [policy, ill],
+            "left_out": [{ "policy": "lost", "step": "verify", "message": "No such file" }]
         })
     );
 }

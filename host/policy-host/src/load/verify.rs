@@ -102,6 +102,11 @@ fn signer(
 
 /// The bytes of a file; `None` when it has more than `limit`.
 fn read(dir: &Dir, file: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    // Opening a pipe would wait until somebody comes to its other end.
+    if !dir.metadata(file)?.is_file() {
+        let what = "is not a regular file";
+        return Err(io::Error::new(ErrorKind::InvalidInput, what));
+    }
     let opened = dir.open(file)?;
     let mut bytes = Vec::new();
     opened
