@@ -203,6 +203,7 @@ impl Keeper {
         for message in &messages {
             tracing::error!("policies are not reloaded; those in force stay: {message}");
         }
+        self.host.reload_refused();
         let failure = self.failed(messages);
         *self.failure() = Some(failure.clone());
         failure
