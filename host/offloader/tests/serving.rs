@@ -39,7 +39,7 @@ fn it_serves_and_ends_when_told_to() {
     let (status, log) = daemon.terminate();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(
-        log.contains("ending; containers go on running") && log.contains(" ended"),
+        log.contains("ending; jobs in containers go on running") && log.contains(" ended"),
         "{log}"
     );
 }
