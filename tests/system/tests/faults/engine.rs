@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::plan::Plan;
-use crate::world::{World, work_id};
+use crate::world::{World, wait_for, work_id};
 
 /// How an engine goes away.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -114,6 +114,7 @@ async fn nothing_is_concluded_blind(world: &mut World, id: &str) {
 
 /// A recorder that has written something, and loses it unless it is given time.
 const HALF_A_FILM: &str = "mkdir -p /data/$RECORDING_ID; echo film > /data/$RECORDING_ID/call.mp4
+    echo filming
     trap '' TERM; while :; do sleep 0.05; done";
 
 /// The end is what inspect tells. An engine that stops its containers in order knows how they ended;
@@ -126,6 +127,14 @@ async fn ends_without_live_restore(test: &str, going: Going, service_too: bool) 
     let grace = "[gate.recording]\nstop_grace = \"2s\"";
     let mut world = plan.script(HALF_A_FILM).config(grace).begin().await;
     let id = world.start_job("rec").await;
+    let container = world.container(&id);
+    wait_for("half a film", || {
+        world
+            .engine
+            .docker(&["logs", &container])
+            .contains("filming")
+    })
+    .await;
     let before = world.job(&id).await;
     if service_too {
         world.stop();
