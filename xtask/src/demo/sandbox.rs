@@ -21,11 +21,14 @@ pub(super) async fn inspect(engine: &Engine, image: &str, progress: &Progress) -
     let until = Instant::now() + FOUND_WITHIN;
     loop {
         let (first, renderers) = processes(engine, image).await?;
-        if !renderers.is_empty() {
-            for &pid in &renderers {
-                check(first, pid)
-                    .with_context(|| format!("renderer process {pid} is not sandboxed"))?;
-            }
+        let checked: Result<()> = renderers.iter().try_for_each(|&pid| {
+            check(first, pid).with_context(|| format!("renderer process {pid} is not sandboxed"))
+        });
+        // A renderer confines itself a moment after it began, and may be gone when it is looked at.
+        if checked.is_err() && Instant::now() > until {
+            return checked;
+        }
+        if !renderers.is_empty() && checked.is_ok() {
             progress.say(
                 "demo",
                 format_args!(
