@@ -145,16 +145,8 @@ async fn play(
     progress: Progress,
     sweep: &Sweep,
 ) -> Result<Played> {
-    let options = PluginOptions {
-        site_url: SITE_URL.to_owned(),
-        ..PluginOptions::new(daemon)
-    };
-    let plugin = Plugin::new(site, options);
     let _events = progress.follow_site(site);
-    plugin
-        .activate()
-        .await
-        .context("the plugin could not use the job service")?;
+    let plugin = activate(site, daemon).await?;
 
     let recorder = stage.registry.reference(RECORDER.name);
     forget(&stage.engine, &stage.registry.reference(TRANSCRIBER.name)).await?;
@@ -207,6 +199,20 @@ async fn play(
         jobs,
         leftovers,
     })
+}
+
+/// The plugin of the site, which has found the daemon and had it fetch the images.
+async fn activate(site: &Site, daemon: &str) -> Result<Plugin> {
+    let options = PluginOptions {
+        site_url: SITE_URL.to_owned(),
+        ..PluginOptions::new(daemon)
+    };
+    let plugin = Plugin::new(site, options);
+    plugin
+        .activate()
+        .await
+        .context("the plugin could not use the job service")?;
+    Ok(plugin)
 }
 
 /// Brings the registry back when the transcriber's first attempt has failed for want of it.

@@ -17,13 +17,16 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        let header = parts
-            .headers
-            .get(AUTHORIZATION)
-            .map(|value| value.as_bytes());
         let unknown = Unknown::MayRegister(Peer::of(parts).address());
-        Ok(api.auth.caller(header, unknown).await?)
+        Ok(api.auth.caller(authorization(parts), unknown).await?)
     }
+}
+
+fn authorization(parts: &Parts) -> Option<&[u8]> {
+    parts
+        .headers
+        .get(AUTHORIZATION)
+        .map(|value| value.as_bytes())
 }
 
 /// The other end of the connection, as far as that is known.
@@ -66,11 +69,11 @@ impl FromRequestParts<Api> for Administrator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
-        let header = parts
-            .headers
-            .get(AUTHORIZATION)
-            .map(|value| value.as_bytes());
-        match api.auth.caller(header, Unknown::Refuse).await? {
+        match api
+            .auth
+            .caller(authorization(parts), Unknown::Refuse)
+            .await?
+        {
             Caller::Admin => Ok(Self(Peer::of(parts))),
             Caller::Client(_) => Err(ApiError::administrators_only()),
         }

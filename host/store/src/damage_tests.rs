@@ -7,7 +7,7 @@ use engine::{JobQuery, Store};
 use rusqlite::Connection;
 
 use super::*;
-use crate::testing::{Place, accept, at, ended, id, job, new};
+use crate::testing::{Place, accept, at, ended, filled, id, job, new};
 use crate::{SqliteStore, StoreConfig};
 
 /// 2026-11-21T13:15:00Z.
@@ -26,19 +26,9 @@ async fn jobs(store: &SqliteStore) -> Vec<Job> {
     store.unfinished().await.unwrap()
 }
 
-/// A store that was closed, with so many jobs.
-async fn closed(jobs: u32) -> Place {
-    let place = Place::new();
-    let store = place.open();
-    for n in 0..jobs {
-        accept(&store, new(job(n), &[])).await;
-    }
-    place
-}
-
 /// The files of a store as they are while it is open: the last jobs are in the log alone.
 async fn killed(jobs: u32) -> Place {
-    let place = closed(jobs / 2).await;
+    let place = filled(jobs / 2).await;
     let store = place.open();
     for n in jobs / 2..jobs {
         accept(&store, new(job(n), &[])).await;
@@ -101,7 +91,7 @@ async fn a_damaged_store_is_set_aside_whole_and_a_new_one_begun() {
 
 #[tokio::test]
 async fn what_is_whole_foreign_newer_or_in_use_is_not_set_aside() {
-    let place = closed(3).await;
+    let place = filled(3).await;
     let (store, aside) = open(&place).unwrap();
     assert_eq!((jobs(&store).await.len(), aside), (3, None));
     assert!(matches!(open(&place), Err(OpenError::InUse { .. })));
@@ -118,7 +108,7 @@ async fn what_is_whole_foreign_newer_or_in_use_is_not_set_aside() {
 /// No job that has something left to be done is lost or changed without a word, whatever byte flips.
 #[tokio::test]
 async fn a_flipped_byte_anywhere_in_the_database_is_noticed_or_does_no_harm() {
-    let whole = closed(60).await;
+    let whole = filled(60).await;
     let expected = jobs(&whole.open()).await;
     let bytes = fs::read(whole.path()).unwrap();
     let (mut noticed, mut flips) = (0, 0);
@@ -161,7 +151,7 @@ async fn a_flipped_byte_in_the_log_is_noticed_but_for_the_last_transaction() {
 
 #[tokio::test]
 async fn a_truncated_database_is_set_aside() {
-    let whole = closed(60).await;
+    let whole = filled(60).await;
     let bytes = fs::read(whole.path()).unwrap();
     for len in [
         80,
@@ -197,7 +187,7 @@ async fn a_log_without_its_database_is_not_thrown_away() {
 
 #[tokio::test]
 async fn a_beginning_of_zeros_is_damage_and_nobody_elses_file() {
-    let place = closed(20).await;
+    let place = filled(20).await;
     let mut bytes = fs::read(place.path()).unwrap();
     bytes[..4096].fill(0);
     fs::write(place.path(), &bytes).unwrap();
@@ -207,7 +197,7 @@ async fn a_beginning_of_zeros_is_damage_and_nobody_elses_file() {
 
 #[tokio::test]
 async fn a_record_that_cannot_be_read_is_damage_if_its_job_is_not_finished() {
-    let place = closed(3).await;
+    let place = filled(3).await;
     let store = place.open();
     for n in [1, 2] {
         let removed = ended(job(n), 100, true);

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use engine::Store;
 
 use super::*;
-use crate::testing::{Place, accept, at, ended, id, job, new};
+use crate::testing::{Place, accept, at, ended, filled, id, job, new};
 use crate::{SqliteStore, StoreConfig};
 
 fn try_open(place: &Place) -> Result<SqliteStore, OpenError> {
@@ -20,15 +20,6 @@ fn refuse(place: &Place) -> OpenError {
     assert_eq!(fs::read(place.path()).unwrap(), before);
     assert!(error.to_string().contains("offloader.db"), "{error}");
     error
-}
-
-async fn filled(jobs: u32) -> Place {
-    let place = Place::new();
-    let store = place.open();
-    for n in 0..jobs {
-        accept(&store, new(job(n), &[])).await;
-    }
-    place
 }
 
 #[tokio::test]

@@ -105,6 +105,16 @@ pub(crate) async fn accept(store: &SqliteStore, new: NewJob) {
     assert_eq!(store.accept(new).await.unwrap(), Accepted::New);
 }
 
+/// A store that was closed, with so many jobs.
+pub(crate) async fn filled(jobs: u32) -> Place {
+    let place = Place::new();
+    let store = place.open();
+    for n in 0..jobs {
+        accept(&store, new(job(n), &[])).await;
+    }
+    place
+}
+
 fn time() -> impl Strategy<Value = Timestamp> {
     prop_oneof![9 => 0..4_102_444_800_000_i64, 1 => any::<i64>()].prop_map(Timestamp::from_millis)
 }

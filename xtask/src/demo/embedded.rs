@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use site::{
-    Call, CallOptions, CallReport, JobType, Plugin, PluginOptions, Site, SiteOptions, Speech,
-};
+use site::{Call, CallOptions, CallReport, JobType, Site, SiteOptions, Speech};
 use tokio::time::timeout;
 
 use super::config::{self, Place};
@@ -17,7 +15,7 @@ use super::daemon::Daemon;
 use super::report::{Artifact, Report};
 use super::sweep::Leftovers;
 use super::watch::{self, Job, Progress, Watcher};
-use super::{CALL_LENGTH, CALL_OVER_WITHIN, FAILED_WITHIN, SITE_URL, TIDY_WITHIN};
+use super::{CALL_LENGTH, CALL_OVER_WITHIN, FAILED_WITHIN, TIDY_WITHIN};
 use crate::guests;
 use crate::images::{RECORDER, TRANSCRIBER};
 use crate::layout::{Layout, make_dir};
@@ -96,16 +94,8 @@ async fn play(
     progress: Progress,
     dir: &Path,
 ) -> Result<(CallReport, Vec<Job>, Leftovers)> {
-    let options = PluginOptions {
-        site_url: SITE_URL.to_owned(),
-        ..PluginOptions::new(daemon)
-    };
-    let plugin = Plugin::new(site, options);
     let _events = progress.follow_site(site);
-    plugin
-        .activate()
-        .await
-        .context("the plugin could not use the job service")?;
+    let plugin = super::activate(site, daemon).await?;
     components.take_away(TRANSCRIBER.name)?;
     progress.say("demo", "took the transcriber's component away");
 
@@ -189,20 +179,8 @@ fn artifacts(call: &CallReport) -> Result<Vec<Artifact>> {
     ensure!(text.contains("[sound]"), "no sound was heard: {text}");
     println!("\nrecording   {seconds:.1} s of sound");
     Ok(vec![
-        Artifact {
-            job: JobType::Recording,
-            path: recording.path.clone(),
-            bytes: recording.bytes,
-            seconds,
-            text: None,
-        },
-        Artifact {
-            job: JobType::Transcribing,
-            path: captions.path.clone(),
-            bytes: captions.bytes,
-            seconds,
-            text: Some(text),
-        },
+        Artifact::of(recording, seconds, None),
+        Artifact::of(captions, seconds, Some(text)),
     ])
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use site::{CallReport, JobType, words_heard};
+use site::{CallReport, words_heard};
 
 use super::report::Artifact;
 use crate::process::{command, outputs};
@@ -51,21 +51,10 @@ pub(super) async fn examine(
         heard * 100.0,
         spoken.len()
     );
+    let captions_end = end_of_cues(&vtt).context("the captions have no cues")?;
     Ok(vec![
-        Artifact {
-            job: JobType::Recording,
-            path: recording.path.clone(),
-            bytes: recording.bytes,
-            seconds,
-            text: None,
-        },
-        Artifact {
-            job: JobType::Transcribing,
-            path: captions.path.clone(),
-            bytes: captions.bytes,
-            seconds: end_of_cues(&vtt).context("the captions have no cues")?,
-            text: Some(cue_text(&vtt)),
-        },
+        Artifact::of(recording, seconds, None),
+        Artifact::of(captions, captions_end, Some(cue_text(&vtt))),
     ])
 }
 

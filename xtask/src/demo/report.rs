@@ -54,6 +54,19 @@ pub(super) struct Artifact {
     pub(super) text: Option<String>,
 }
 
+impl Artifact {
+    /// What arrived, of that length; `text` is what a transcript says.
+    pub(super) fn of(arrived: &site::Artifact, seconds: f64, text: Option<String>) -> Self {
+        Self {
+            job: arrived.job,
+            path: arrived.path.clone(),
+            bytes: arrived.bytes,
+            seconds,
+            text,
+        }
+    }
+}
+
 impl Report {
     /// Puts together what the daemon told and what arrived at the site.
     pub(super) fn new(jobs: Vec<watch::Job>, artifacts: &[Artifact], leftovers: Leftovers) -> Self {

@@ -344,6 +344,14 @@ fn each_mistake_is_told_with_its_line_and_what_was_expected() {
             "c.toml:1: jobs.api_type: kubernetes is not in this build yet; expected \"docker\" or \"wasi\"",
         ),
         (
+            "jobs.api_type = \"wasi\"\njobs.wasi.images.\"a/b:1\" = \"b.wasm\"",
+            "c.toml:1: jobs.wasi.components: expected the directory of the components",
+        ),
+        (
+            "jobs.wasi.images.\"a/b:1\" = 1",
+            "c.toml:1: jobs.wasi.images.a/b:1: expected the file of a component",
+        ),
+        (
             "jobs.start_timeout = \"5s\"",
             "c.toml:1: jobs.start_timeout: expected at least 11 s: no start is begun in the last 10 s of it",
         ),
@@ -815,4 +823,16 @@ fn metrics_are_on_and_have_no_address_of_their_own_unless_asked_for() {
             "c.toml:3: metrics.listen_address: expected HOST:PORT, :PORT or nothing, found \"9100\""
         ]
     );
+}
+
+#[test]
+fn the_embedded_runner_has_limits_of_its_own() {
+    let text = "[jobs]\napi_type = \"wasi\"\n[jobs.wasi]\ncomponents = \"/c\"\noutput_max = \"1MiB\"\n\
+                threads = 3\nimages = { \"a/b:1\" = \"b.wasm\" }\n";
+    let wasi = good(text, &[]).jobs.wasi.unwrap();
+    assert_eq!(wasi.components, std::path::Path::new("/c"));
+    assert_eq!(wasi.images["a/b:1"], "b.wasm");
+    assert_eq!((wasi.output_max_bytes, wasi.threads), (1 << 20, Some(3)));
+    assert_eq!(wasi.data_max_bytes, 8 << 30);
+    assert!(good("", &[]).jobs.wasi.is_none());
 }
