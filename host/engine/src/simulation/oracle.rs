@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Job, JobId, RegistrationId, State, StopCause, Timestamp};
+use domain::{EndReason, Job, JobId, RegistrationId, State, StopCause, Timestamp};
 use gate::ContainerName;
 
 use super::setup::START_TIMEOUT;
@@ -161,6 +161,20 @@ impl World {
             return;
         };
         if self.late && !volume {
+            return;
+        }
+        // Asked for before the start, and carried out after somebody removed by hand what ran then:
+        // until that the engine refuses it.
+        let by_hand = |end: domain::End| end.reason == EndReason::RemovedByHand;
+        if self.late && job.state.end().is_some_and(by_hand) {
+            return;
+        }
+        // A start that could not be saved in time is taken back before its client is told so. The
+        // store may come to it after all, and to the abandonment behind it.
+        if matches!(job.state, State::Running { .. })
+            && !self.oracle.granted.contains(&job.id)
+            && self.service_now() >= job.start_by
+        {
             return;
         }
         let over = matches!(job.state, State::Removing { .. } | State::Removed { .. });
