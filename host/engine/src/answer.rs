@@ -71,6 +71,7 @@ impl Answer {
         // The waiter leaves by its drop when it came too late.
         let waiter = Waiter {
             answer: Arc::clone(self),
+            left: false,
         };
         (self.stage.load(Ordering::Acquire) != REFUSED).then_some(waiter)
     }
@@ -128,6 +129,7 @@ impl Answer {
 /// One client that waits. Dropping the last one before the start is admitted gives it up.
 pub(crate) struct Waiter {
     answer: Arc<Answer>,
+    left: bool,
 }
 
 impl Waiter {
@@ -140,11 +142,21 @@ impl Waiter {
     pub(crate) fn refuse(&self) -> bool {
         self.answer.refuse()
     }
+
+    /// Leaves the start to the others who wait for it. Comes back when there are none.
+    pub(crate) fn leave(mut self) -> Result<(), Self> {
+        let one_less = |waiters| (waiters > 1).then(|| waiters - 1);
+        let waiters = &self.answer.waiters;
+        self.left = waiters
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less)
+            .is_ok();
+        if self.left { Ok(()) } else { Err(self) }
+    }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        if self.answer.waiters.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if !self.left && self.answer.waiters.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.answer.desert();
         }
     }
@@ -163,6 +175,17 @@ mod tests {
         drop(second);
         assert!(!answer.admit());
         assert!(answer.wait().is_none());
+    }
+
+    #[test]
+    fn whoever_leaves_first_leaves_the_start_to_the_last() {
+        let answer = Answer::open();
+        let (first, second) = (answer.wait().unwrap(), answer.wait().unwrap());
+        assert!(answer.admit());
+        assert!(first.leave().is_ok());
+        let second = second.leave().err().expect("somebody has to refuse it");
+        assert!(second.refuse());
+        assert!(!answer.accept());
     }
 
     #[test]

@@ -65,7 +65,7 @@ async fn submit(
     // Sent again: the same answer, and no policy is asked twice.
     for key in &keys {
         if let Some(known) = shared.ports.store.by_key(key, submitted_at).await? {
-            match join(shared, &known, &s).await {
+            match join(shared, &known, &s, start_by).await {
                 Some(result) => return result,
                 None => break,
             }
@@ -129,14 +129,14 @@ async fn submit(
             Ok(Ok(Begun::Full)) => return Err(SubmitError::Full),
             Ok(Ok(Begun::Waiting(waiter))) => {
                 info!(image = %job.attempt().image, client = %job.client, "accepted");
-                return wait(shared, waiter, start_by).await;
+                return wait(shared, waiter, start_by, start_by).await;
             }
             Ok(Ok(Begun::Known(known, unused))) => {
                 launchable = Some(unused);
                 known
             }
         };
-        if let Some(result) = join(shared, &known, &s).await {
+        if let Some(result) = join(shared, &known, &s, start_by).await {
             return result;
         }
         if shared.now() >= start_by {
@@ -204,19 +204,32 @@ async fn begin(
     })
 }
 
-/// Waits for the answer of a job's task, and no longer than an answer may take.
+/// Waits for the answer of the task of a job that starts by `start_by`, and no longer than the
+/// answer to a submission may take that would have started by `own_start_by`.
 async fn wait(
     shared: &Shared,
     waiter: Waiter,
     start_by: Timestamp,
+    own_start_by: Timestamp,
 ) -> Result<Arc<JobView>, SubmitError> {
-    let due = start_by.plus(RESOLUTION).after(shared.now());
-    let told = match tokio::time::timeout(due, waiter.told()).await {
+    let due = start_by.min(own_start_by).plus(RESOLUTION);
+    let told = match tokio::time::timeout(due.after(shared.now()), waiter.told()).await {
         Ok(told) => told,
-        Err(_) if waiter.refuse() => {
-            return Err(too_late("the container engine did not finish the start"));
+        Err(_) => {
+            // A later submission of the same work has the time that this one has not.
+            let left = if own_start_by < start_by {
+                waiter.leave()
+            } else {
+                Err(waiter)
+            };
+            let Err(waiter) = left else {
+                return Err(too_late("a later submission of the same work goes on"));
+            };
+            if waiter.refuse() {
+                return Err(too_late("the container engine did not finish the start"));
+            }
+            waiter.told().await
         }
-        Err(_) => waiter.told().await,
     };
     match told {
         Ok(view) => Ok(view),
@@ -234,6 +247,7 @@ async fn join(
     shared: &Shared,
     known: &KeyedJob,
     s: &Submission,
+    start_by: Timestamp,
 ) -> Option<Result<Arc<JobView>, SubmitError>> {
     if known.body_sha256 != s.body_sha256 {
         return Some(Err(SubmitError::Conflict(known.id.clone())));
@@ -244,7 +258,7 @@ async fn join(
             return Some(Ok(view));
         }
         let waiter = live.answer.wait()?;
-        return Some(wait(shared, waiter, view.job.start_by).await);
+        return Some(wait(shared, waiter, view.job.start_by, start_by).await);
     }
     match shared.view(&known.id).await {
         Ok(Some(view)) if view.job.ever_ran() => Some(Ok(view)),

@@ -457,6 +457,7 @@ impl World {
         for name in labelled.chain(self.volumes.keys()) {
             let job = self.memory.job(name.job());
             if let Some(container) = self.containers.get(name)
+                && container.ours
                 && container.runs()
                 && self.oracle.refused.contains(name.job())
                 && !self.excused()
