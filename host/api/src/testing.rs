@@ -436,6 +436,7 @@ impl Service {
             start_timeout,
             failed_retention: None,
             history_retention: Duration::from_secs(86_400),
+            strays: engine::StrayRules::default(),
         };
         let gate = Gate::new(Grants::standard("mattermost"), instance).unwrap();
         let engine = Engine::start(config, gate, ports).await.unwrap();

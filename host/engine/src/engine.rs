@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::job_loop::JobLoop;
 use crate::live::{Command, Live, LiveJobs};
 use crate::removed::RemovedJobs;
-use crate::sweep::sweep_now_and_then;
+use crate::sweep::{StrayRules, Sweeper};
 use crate::{
     Clock, DeleteError, FaultPoint, JobQuery, JobView, LogStream, LogsUntil, Policies,
     PrefetchError, Runner, RunnerError, Slots, StopError, Store, StoreError, facts, measure,
@@ -44,6 +44,8 @@ pub struct EngineConfig {
     pub failed_retention: Option<Duration>,
     /// How long the record of a job is kept after nothing else is left of it.
     pub history_retention: Duration,
+    /// What is done about containers and volumes that no job looks after.
+    pub strays: StrayRules,
 }
 
 /// The adapters.
@@ -120,8 +122,9 @@ impl Engine {
         shared.tasks.spawn(watch_runner(Arc::clone(&shared)));
         shared.tasks.spawn(prune_history(Arc::clone(&shared)));
         let (looked, first_look) = oneshot::channel();
-        let sweeping = sweep_now_and_then(Arc::clone(&shared), looked);
-        shared.tasks.spawn(sweeping);
+        shared
+            .tasks
+            .spawn(Sweeper::new(Arc::clone(&shared)).run(looked));
         // So that a job that the store lost is known again before anybody asks for it.
         let _ = tokio::time::timeout(FIRST_LOOK, first_look).await;
         Ok(Self { shared })

@@ -122,6 +122,7 @@ async fn rebuilt(stage: &mut Stage, policies: Listening) -> Vec<Hook> {
         start_timeout: Duration::from_secs(100),
         failed_retention: Some(MINUTE),
         history_retention: Duration::from_secs(86_400),
+        strays: StrayRules::default(),
     };
     let ports = Ports {
         runner: Arc::new(stage.runner.clone()),

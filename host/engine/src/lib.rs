@@ -40,6 +40,7 @@ pub use policy_control::*;
 pub use ports::*;
 pub use slots::Slots;
 pub use submission::*;
+pub use sweep::StrayRules;
 
 #[cfg(test)]
 mod scripted;

@@ -18,7 +18,8 @@ const SLOTS: &str = "offloader_job_slots";
 const SLOTS_USED: &str = "offloader_job_slots_used";
 const ERRORS: &str = "offloader_engine_errors_total";
 const RECOVERIES: &str = "offloader_recoveries_total";
-const STRAYS: &str = "offloader_strays_removed_total";
+const STRAYS: &str = "offloader_strays";
+const STRAYS_REMOVED: &str = "offloader_strays_removed_total";
 const UNSENT: &str = "offloader_unsent_bytes";
 
 /// Says what each metric is, and how many slots there are.
@@ -35,7 +36,11 @@ pub(crate) fn describe(slots: &Slots) {
     describe_gauge!(SLOTS_USED, "Jobs that are active");
     describe_counter!(ERRORS, "Errors of the container engine, by operation");
     describe_counter!(RECOVERIES, "Jobs that were taken up after a restart");
-    describe_counter!(STRAYS, "Containers removed whose jobs were over");
+    describe_gauge!(
+        STRAYS,
+        "Containers and volumes that no job looks after, at the last look"
+    );
+    describe_counter!(STRAYS_REMOVED, "Containers removed whose jobs were over");
     describe_gauge!(
         UNSENT,
         Unit::Bytes,
@@ -48,7 +53,8 @@ pub(crate) fn describe(slots: &Slots) {
     gauge!(SLOTS_USED).increment(0.0);
     gauge!(UNSENT).increment(0.0);
     counter!(RECOVERIES).increment(0);
-    counter!(STRAYS).increment(0);
+    gauge!(STRAYS).set(0);
+    counter!(STRAYS_REMOVED).increment(0);
 }
 
 /// A job that counts, as long as this lives.
@@ -129,7 +135,12 @@ pub(crate) fn recovery() {
 
 /// A container was removed whose job is over.
 pub(crate) fn stray_removed() {
-    counter!(STRAYS).increment(1);
+    counter!(STRAYS_REMOVED).increment(1);
+}
+
+/// So many containers and volumes were seen that no job looks after.
+pub(crate) fn strays(seen: usize) {
+    gauge!(STRAYS).set(u32::try_from(seen).unwrap_or(u32::MAX));
 }
 
 #[cfg(test)]

@@ -9,30 +9,42 @@ use tracing::{info, warn};
 
 use crate::engine::Shared;
 use crate::job_loop::JobLoop;
-use crate::{Accepted, Described, JobView, NewJob, Slots};
+use crate::{Accepted, Described, JobView, NewJob, RunnerError, Slots};
 
 /// The owner of jobs whose owner is not known any more. No registration has this id, so only
 /// administrators see them.
 const NOBODY: RegistrationId = RegistrationId(0);
 
-/// Takes up the job of these containers, which are all those of one job. What cannot be taken up
-/// is reported and left alone: it may be all that is left of somebody's recording.
-pub(crate) async fn take_up(shared: &Arc<Shared>, job: &JobId, containers: &[ContainerName]) {
-    let mut attempts = Vec::new();
+/// What the containers of an unknown job tell of it.
+pub(crate) enum Orphan {
+    /// The job, as far as they tell.
+    Job(Box<Job>),
+    /// This container or volume does not tell enough. It may be all that is left of somebody's
+    /// recording.
+    Untold(ContainerName),
+}
+
+/// Looks at these containers, which are all those of one job.
+pub(crate) async fn look(
+    shared: &Shared,
+    containers: &[ContainerName],
+) -> Result<Orphan, RunnerError> {
+    let (mut attempts, mut untold) = (Vec::new(), None);
     for name in containers {
-        match shared.ports.runner.describe(name).await {
-            Ok(Some(described)) => attempts.push((name.attempt(), described)),
-            Ok(None) => warn!(
-                container = %name,
-                "the container or volume of an unknown job, which does not tell enough of it; left alone"
-            ),
-            // The watch over the engine tells of it; the next look comes.
-            Err(_) => return,
+        match shared.ports.runner.describe(name).await? {
+            Some(described) => attempts.push((name.attempt(), described)),
+            None => untold = Some(name),
         }
     }
-    let Some(job) = rebuild(job, attempts, shared.now()) else {
-        return;
-    };
+    let job = rebuild(containers[0].job(), attempts, shared.now());
+    Ok(match (job, untold) {
+        (Some(job), _) => Orphan::Job(Box::new(job)),
+        (None, untold) => Orphan::Untold(untold.unwrap_or(&containers[0]).clone()),
+    })
+}
+
+/// Takes up a job that the store does not know. False when that failed.
+pub(crate) async fn take_up(shared: &Arc<Shared>, job: Job) -> bool {
     let job = Arc::new(job);
     let new = NewJob {
         job: Arc::clone(&job),
@@ -50,10 +62,12 @@ pub(crate) async fn take_up(shared: &Arc<Shared>, job: &JobId, containers: &[Con
             );
             let decisions = Vec::new();
             JobLoop::recovered(shared, Arc::new(JobView { job, decisions })).spawn();
+            true
         }
-        Ok(_) => {}
+        Ok(_) => false,
         Err(error) => {
-            warn!(job = %job.id, %error, "could not take up the container of an unknown job")
+            warn!(job = %job.id, %error, "could not take up the container of an unknown job");
+            false
         }
     }
 }

@@ -65,6 +65,9 @@ pub(crate) struct World {
     pub(crate) launches: Vec<LaunchPlay>,
     pub(crate) script: Script,
     pub(crate) down: bool,
+    /// Whether nobody can look into volumes.
+    pub(crate) blind: bool,
+    described: BTreeMap<ContainerName, Described>,
     /// Every effect that was seen, in order.
     pub(crate) seen: Vec<String>,
 }
@@ -109,13 +112,35 @@ impl ScriptedRunner {
 
     /// A container that nobody asked for now: one whose creation landed late.
     pub(crate) fn appear(&self, name: ContainerName) {
-        let (sighting, changes) = (Sighting::Created, watch::Sender::new(0));
+        self.appear_as(name, Sighting::Created);
+    }
+
+    /// The same, which does what the script says.
+    pub(crate) fn appear_as(&self, name: ContainerName, sighting: Sighting) {
+        let (script, changes) = (self.world().script, watch::Sender::new(0));
         let container = Container {
             sighting,
-            script: Script::default(),
+            script,
             changes,
         };
         self.world().containers.insert(name, container);
+    }
+
+    /// The container of a recording, whose labels tell of it, and which may have run since.
+    pub(crate) fn describe_as(&self, name: ContainerName, ran_at: Option<Timestamp>) {
+        let image_id = format!("sha256:{}", "a".repeat(64));
+        let described = Described {
+            kind: JobKind::Recording,
+            client: ClientId::new("site").unwrap(),
+            submitted_at: Timestamp::from_millis(1_700_000_000_000),
+            max_duration: Duration::from_secs(600),
+            image: "mattermost/calls-recorder:v0.8.13".parse().unwrap(),
+            image_id: image_id.parse().unwrap(),
+            ran_at,
+        };
+        let running = ran_at.map(|since| Sighting::Running { since });
+        self.world().described.insert(name.clone(), described);
+        self.appear_as(name, running.unwrap_or(Sighting::Created));
     }
 
     pub(crate) fn containers(&self) -> usize {
@@ -311,7 +336,16 @@ impl Runner for ScriptedRunner {
             media_bytes: c.script.media_left,
             total_bytes: c.script.media_left + 10,
         };
-        Ok(self.up()?.containers.get(name).map(left))
+        let mut world = self.up()?;
+        world.seen.push(format!("look at {name}"));
+        if world.blind {
+            return Err(RunnerError {
+                operation: "look at the volume",
+                detail: "input/output error".into(),
+                unreachable: false,
+            });
+        }
+        Ok(world.containers.get(name).map(left))
     }
 
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError> {
@@ -332,6 +366,10 @@ impl Runner for ScriptedRunner {
 
     async fn list(&self) -> Result<Vec<ContainerName>, RunnerError> {
         Ok(self.up()?.containers.keys().cloned().collect())
+    }
+
+    async fn describe(&self, name: &ContainerName) -> Result<Option<Described>, RunnerError> {
+        Ok(self.up()?.described.get(name).cloned())
     }
 
     async fn ping(&self) -> Result<(), RunnerError> {
@@ -560,6 +598,7 @@ pub(crate) struct Stage {
     pub(crate) runner: ScriptedRunner,
     pub(crate) store: MemoryStore,
     pub(crate) policies: FixedPolicies,
+    pub(crate) strays: StrayRules,
     clock: Option<Arc<TokioClock>>,
 }
 
@@ -579,6 +618,7 @@ impl Stage {
             start_timeout: Duration::from_secs(100),
             failed_retention: Some(Duration::from_secs(3600)),
             history_retention: Duration::from_secs(86_400),
+            strays: self.strays,
         };
         let gate = Gate::new(Grants::standard("mattermost"), config.instance.clone()).unwrap();
         let ports = Ports {
@@ -611,4 +651,15 @@ pub(crate) fn recording(letter: char) -> Submission {
         idempotency_key: None,
         body_sha256: format!("body-{letter}"),
     }
+}
+
+/// A transcription whose work id is 26 times `letter`.
+pub(crate) fn transcription(letter: char) -> Submission {
+    let id = InputValue::Text(letter.to_string().repeat(26));
+    let mut submission = recording(letter);
+    submission.kind = JobKind::Transcribing;
+    submission.runner = "mattermost/calls-transcriber:v0.7.2".into();
+    submission.inputs.remove("recording_id");
+    submission.inputs.insert("transcription_id".into(), id);
+    submission
 }

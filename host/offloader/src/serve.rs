@@ -133,6 +133,7 @@ pub(crate) async fn start(config: Config, file: (PathBuf, bool)) -> anyhow::Resu
         start_timeout: config.jobs.start_timeout,
         failed_retention: config.jobs.failed_jobs_retention,
         history_retention: config.jobs.history_retention,
+        strays: config.jobs.strays,
     };
     let engine = Engine::start(engine_config, gate, ports)
         .await

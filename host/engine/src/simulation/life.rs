@@ -13,7 +13,9 @@ use super::instance;
 use super::mutation::Mutation;
 use super::setup::{Action, Down, Request, START_TIMEOUT, Setup};
 use super::world::{Event, Sim, World, job_id};
-use crate::{Clock, DeleteError, Engine, EngineConfig, Ports, Slots, StoreError, Submission};
+use crate::{
+    Clock, DeleteError, Engine, EngineConfig, Ports, Slots, StoreError, StrayRules, Submission,
+};
 
 /// How long a history may take to come to rest once all is well, in milliseconds.
 const REST: u64 = 30 * 60 * 1000;
@@ -102,6 +104,7 @@ async fn start(sim: Sim, clock: Arc<SteadyClock>) -> Result<Engine, StoreError> 
         start_timeout: START_TIMEOUT,
         failed_retention: setup.failed_retention,
         history_retention: Duration::from_secs(30 * 86_400),
+        strays: StrayRules::default(),
     };
     let port = Arc::new(sim);
     let ports = Ports {

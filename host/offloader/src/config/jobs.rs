@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::InstanceId;
-use engine::Slots;
+use engine::{Slots, StrayRules};
 
 use super::document::{Section, UnknownKeys};
 use super::values::{boolean, bytes, duration, duration_from, number32, retention, text, word};
@@ -30,6 +30,8 @@ pub(crate) struct Jobs {
     pub(crate) pull_stall_timeout: Duration,
     /// How long records of jobs are kept of which nothing else is left.
     pub(crate) history_retention: Duration,
+    /// What is done about containers and volumes that no job looks after.
+    pub(crate) strays: StrayRules,
     /// The name of this installation; `None` makes one up and keeps it.
     pub(crate) instance: Option<InstanceId>,
     /// What runs jobs in place of a container engine.
@@ -118,6 +120,12 @@ pub(super) fn read(root: &Section<'_>) -> Jobs {
             .get("pull_stall_timeout", duration_from(SHORTEST_STALL))
             .unwrap_or(Duration::from_secs(60)),
         history_retention: jobs.get("history_retention", duration).unwrap_or(30 * DAY),
+        strays: StrayRules {
+            grace: jobs
+                .get("stray_grace", duration)
+                .unwrap_or(StrayRules::default().grace),
+            dry_run: jobs.get("stray_dry_run", boolean).unwrap_or(false),
+        },
         instance: jobs.get("instance", |raw| {
             let text = text(raw)?;
             text.parse()

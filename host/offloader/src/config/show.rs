@@ -119,6 +119,8 @@ impl Config {
             ("start_timeout", duration(jobs.start_timeout)),
             ("pull_stall_timeout", duration(jobs.pull_stall_timeout)),
             ("history_retention", duration(jobs.history_retention)),
+            ("stray_grace", duration(jobs.strays.grace)),
+            ("stray_dry_run", jobs.strays.dry_run.into()),
             (
                 "docker",
                 table([("output_logs", jobs.output_logs.into())]).into(),

@@ -106,6 +106,21 @@ fn slots_and_room_are_read() {
 }
 
 #[test]
+fn what_is_done_about_strays_is_read() {
+    let jobs = load_with("", &[]).unwrap().config.jobs;
+    assert_eq!(jobs.strays, engine::StrayRules::default());
+    let text = "[jobs]\nstray_grace = \"2h\"\nstray_dry_run = true\n";
+    let config = load_with(text, &[]).unwrap().config;
+    let (grace, dry_run) = (Duration::from_secs(7200), true);
+    let strays = engine::StrayRules { grace, dry_run };
+    assert_eq!(config.jobs.strays, strays);
+    let shown = config.show();
+    for line in text.lines().skip(1) {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+}
+
+#[test]
 fn a_standard_configuration_means_what_it_says() {
     let loaded = load_with(STANDARD, &[]).unwrap();
     assert_eq!(loaded.warnings, []);
