@@ -8,6 +8,7 @@ mod engine;
 mod facts;
 mod facts_past;
 mod fault;
+mod files;
 mod job_loop;
 mod life;
 mod live;
@@ -35,6 +36,7 @@ mod rules {
 pub use engine::{Engine, EngineConfig, Health, Ports};
 pub use facts_past::{Forgotten, at_decision};
 pub use fault::FaultPoint;
+pub use files::file_stream;
 pub use live::JobView;
 pub use policy_control::*;
 pub use ports::*;

@@ -69,6 +69,12 @@ pub trait Runner: Send + Sync + 'static {
     /// What an ended container left in its volume; `None` when the container or volume is gone.
     async fn leftovers(&self, name: &ContainerName) -> Result<Option<Leftovers>, RunnerError>;
 
+    /// What an ended container left in its volume, as a tar archive with the folder `data` in it;
+    /// `None` when nothing of it is left.
+    async fn files(&self, _name: &ContainerName) -> Result<Option<FileStream>, FilesError> {
+        Ok(None)
+    }
+
     /// Removes the container and all volumes of it.
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError>;
 
@@ -108,6 +114,10 @@ pub enum LogsUntil {
 
 /// Log bytes as they come.
 pub type LogStream = BoxStream<'static, Result<Bytes, RunnerError>>;
+
+/// A tar archive as it comes, no faster than it is taken. An archive that breaks off ends with an
+/// error.
+pub type FileStream = BoxStream<'static, Result<Bytes, RunnerError>>;
 
 /// Asked right before a container is started. Gives leave only while somebody still waits for the
 /// start and there is time for it, and once: a start that nobody knows the outcome of may be carried
@@ -247,6 +257,25 @@ pub enum LaunchError {
     Gone,
     /// The container engine does not answer. The container may exist, and may run now or soon:
     /// launch it again, which finds out, or remove it.
+    #[error(transparent)]
+    Engine(#[from] RunnerError),
+}
+
+/// Why what a container left cannot be had.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FilesError {
+    /// It still works on it.
+    #[error("job is running")]
+    Running,
+    /// The runner reads a volume through its container, and somebody removed that.
+    #[error("its container is gone; its volume {volume} still has them: {by_hand}")]
+    ContainerGone {
+        /// The volume's name.
+        volume: String,
+        /// How to get at them without this service.
+        by_hand: String,
+    },
+    /// The container engine failed.
     #[error(transparent)]
     Engine(#[from] RunnerError),
 }

@@ -4,9 +4,11 @@
 //! for what holds for every container. It keeps no state but the pulls under way; the engine's
 //! own records, found by name and label, tell everything else.
 
+mod archive;
 mod client;
 mod config;
 mod container;
+mod files;
 mod labels;
 mod launch;
 mod leftovers;

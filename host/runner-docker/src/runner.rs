@@ -14,8 +14,8 @@ use bollard::query_parameters::{
 };
 use domain::ImageId;
 use engine::{
-    Described, LaunchError, Launched, LogStream, LogsUntil, PrepareError, Runner, RunnerError,
-    Sighting, StartTicket,
+    Described, FileStream, FilesError, LaunchError, Launched, LogStream, LogsUntil, PrepareError,
+    Runner, RunnerError, Sighting, StartTicket,
 };
 use futures_util::{StreamExt, stream};
 use gate::{ContainerName, ImagePermit, LaunchPermit};
@@ -24,7 +24,7 @@ use tracing::warn;
 
 use crate::client::{Client, QUICK, Trouble};
 use crate::pull::Pulls;
-use crate::{DockerConfig, labels, launch, leftovers, removal, sighting};
+use crate::{DockerConfig, files, labels, launch, leftovers, removal, sighting};
 
 /// Time for the engine to say that it is there.
 const PING: Duration = Duration::from_secs(3);
@@ -183,6 +183,10 @@ impl Runner for DockerRunner {
         name: &ContainerName,
     ) -> Result<Option<domain::Leftovers>, RunnerError> {
         leftovers::look(&self.client, name).await
+    }
+
+    async fn files(&self, name: &ContainerName) -> Result<Option<FileStream>, FilesError> {
+        files::fetch(&self.client, name).await
     }
 
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError> {

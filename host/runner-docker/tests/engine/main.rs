@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod fetching;
 mod hardening;
 mod launching;
 mod leaving;
