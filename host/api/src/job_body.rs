@@ -214,6 +214,7 @@ mod tests {
             ]),
             submitted_at: time(5),
             start_by: time(100_005),
+            resends: None,
             attempts: vec![attempt],
             state,
         };

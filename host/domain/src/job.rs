@@ -90,6 +90,8 @@ pub struct Job {
     pub submitted_at: Timestamp,
     /// After this time its container may not run any more if it does not yet.
     pub start_by: Timestamp,
+    /// The job whose undelivered work it sends in again, in place of work of its own.
+    pub resends: Option<JobId>,
     /// Its attempts, the first one first; never empty. The last is the current one.
     pub attempts: Vec<Attempt>,
     /// Where it is in its life.
@@ -335,6 +337,15 @@ impl Job {
     #[must_use]
     pub fn running_at(&self) -> Option<Timestamp> {
         self.attempts.iter().find_map(|a| a.running_at)
+    }
+
+    /// Whether it keeps work that was not delivered, as far as anybody knows. A job that sends in
+    /// again what another one left keeps nothing of its own.
+    #[must_use]
+    pub fn keeps_unsent(&self) -> bool {
+        let kept =
+            matches!(self.state, State::Retained { end, .. } if end.delivery.may_be_unsent());
+        kept && self.resends.is_none()
     }
 
     /// `recording_id` or `transcription_id`, whichever belongs to its kind.

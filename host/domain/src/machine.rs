@@ -109,6 +109,8 @@ pub enum Fact {
     },
     /// The time to keep its data is over.
     KeepingOver,
+    /// Another job has sent in what this one could not deliver.
+    Resent,
     /// Its owner or an administrator deletes it.
     DeleteRequested,
     /// Its containers and volumes are gone.
@@ -314,6 +316,13 @@ pub fn step(job: &Job, fact: &Fact, now: Timestamp) -> Result<Job, Illegal> {
             },
             Fact::KeepingOver,
         ) if until <= now => State::Removing { end, forget: false },
+        // What happens to the data is decided anew: it is no longer the only copy.
+        (State::Retained { end, .. }, Fact::Resent) if end.delivery.may_be_unsent() => {
+            State::Ended(End {
+                delivery: Delivery::Delivered,
+                ..end
+            })
+        }
         (
             State::Ended(end)
             | State::Retained { end, .. }
@@ -431,6 +440,7 @@ impl Fact {
             Self::Lost { .. } => "lost",
             Self::Settled { .. } => "settled",
             Self::KeepingOver => "keeping-over",
+            Self::Resent => "resent",
             Self::DeleteRequested => "delete-requested",
             Self::Cleared => "cleared",
         }

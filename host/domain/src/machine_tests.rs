@@ -30,6 +30,7 @@ fn job() -> Job {
         inputs: Default::default(),
         submitted_at: T0,
         start_by: at(100),
+        resends: None,
         attempts: vec![Attempt::new(1, image(), T0)],
         state: State::Preparing,
     }
@@ -351,6 +352,39 @@ fn keeping_ends_when_its_time_has_come_and_not_before() {
     assert_eq!(duty(&deleted), Duty::Remove { forget: true });
 }
 
+#[test]
+fn what_was_sent_in_after_all_is_decided_about_anew_and_nothing_else_changes() {
+    let ended = after(&[
+        (1, prepared()),
+        (2, Fact::Launched { at: at(2) }),
+        (20, exited(1, Delivery::Unsent { bytes: 7 })),
+    ]);
+    let keep = |keep| step(&ended, &Fact::Settled { keep }, at(20)).unwrap();
+    for kept in [keep(Keep::ForEver), keep(Keep::Until(at(30)))] {
+        let resent = step(&kept, &Fact::Resent, at(40)).unwrap();
+        let end = End {
+            delivery: Delivery::Delivered,
+            ..end_of(&ended)
+        };
+        assert_eq!(resent.state, State::Ended(end));
+        assert_eq!(duty(&resent), Duty::Settle { end });
+        // Told twice, as after a crash.
+        assert!(step(&resent, &Fact::Resent, at(41)).is_err());
+        let kept = step(
+            &resent,
+            &Fact::Settled {
+                keep: Keep::ForEver,
+            },
+            at(41),
+        )
+        .unwrap();
+        assert!(step(&kept, &Fact::Resent, at(42)).is_err());
+    }
+    // What is on its way out stays there.
+    let removing = keep(Keep::Nothing);
+    assert!(step(&removing, &Fact::Resent, at(40)).is_err());
+}
+
 fn any_delivery() -> impl Strategy<Value = Delivery> {
     prop_oneof![
         Just(Delivery::Delivered),
@@ -403,6 +437,7 @@ fn any_fact() -> impl Strategy<Value = Fact> {
         .prop_map(|keep| Fact::Settled { keep }),
         Just(Fact::KillRequested),
         Just(Fact::KeepingOver),
+        Just(Fact::Resent),
         Just(Fact::DeleteRequested),
         Just(Fact::Cleared),
     ]
@@ -412,8 +447,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     /// Whatever is told in whatever order: a slot once given back is never taken again, an end
-    /// never changes, only the last attempt is open, and an attempt after a run never follows
-    /// undelivered work.
+    /// never changes but for undelivered work that is sent in after all, only the last attempt is
+    /// open, and an attempt after a run never follows undelivered work.
     #[test]
     fn no_order_of_facts_breaks_a_life(facts in prop::collection::vec((0..60u64, any_fact()), 1..60)) {
         let mut job = job();
@@ -424,7 +459,11 @@ proptest! {
             let (before, later) = (job.state.lifecycle(), next.state.lifecycle());
             prop_assert!(before.holds_slot() || !later.holds_slot(), "{before:?} to {later:?}");
             if let (Some(was), Some(is)) = (job.state.end(), next.state.end()) {
-                prop_assert_eq!(was, is);
+                let delivery = match fact {
+                    Fact::Resent => Delivery::Delivered,
+                    _ => was.delivery,
+                };
+                prop_assert_eq!(End { delivery, ..was }, is);
             }
             for (i, attempt) in next.attempts.iter().enumerate() {
                 prop_assert_eq!(attempt.number as usize, i + 1);

@@ -56,6 +56,12 @@ pub fn at_decision(job: &Job, decisions: &[Decision], index: usize) -> Result<Jo
         }
         (Hook::Retention, _) => {
             job.state.end().ok_or(Forgotten::EndOfJob)?;
+            // Asked again later: until then the work was not delivered, and how much that was is
+            // not on record any more.
+            let later = |d: &Decision| d.hook == Hook::Retention && d.at != at;
+            if decisions[index..].iter().any(later) {
+                return Err(Forgotten::EndOfJob);
+            }
             of_job(job, at)
         }
     };

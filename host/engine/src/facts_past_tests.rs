@@ -234,27 +234,27 @@ fn what_the_record_does_not_tell_is_not_made_up() {
         inputs: Inputs::new(),
         submitted_at: Timestamp::from_millis(1_000),
         start_by: Timestamp::from_millis(101_000),
+        resends: None,
         attempts: vec![Attempt::new(1, image, Timestamp::from_millis(1_000))],
         state: State::Preparing,
     };
-    let forgotten = |job: &Job, hook, attempt| {
-        let decision = Decision {
-            at,
-            hook,
-            attempt,
-            policy: "p".to_owned(),
-            component_sha256: String::new(),
-            settings_sha256: String::new(),
-            read: Vec::new(),
-            outcome: DecisionOutcome::Answered,
-            enforced: true,
-            verdict: "pass".to_owned(),
-            value: None,
-            reason: None,
-            micros: 1,
-        };
-        at_decision(job, &[decision], 0).unwrap_err()
+    let decided = |at, hook, attempt| Decision {
+        at,
+        hook,
+        attempt,
+        policy: "p".to_owned(),
+        component_sha256: String::new(),
+        settings_sha256: String::new(),
+        read: Vec::new(),
+        outcome: DecisionOutcome::Answered,
+        enforced: true,
+        verdict: "pass".to_owned(),
+        value: None,
+        reason: None,
+        micros: 1,
     };
+    let forgotten =
+        |job: &Job, hook, attempt| at_decision(job, &[decided(at, hook, attempt)], 0).unwrap_err();
     assert_eq!(forgotten(&job, Retry, Some(1)), Forgotten::EndOfAttempt);
     assert_eq!(forgotten(&job, Retry, Some(2)), Forgotten::Attempt);
     assert_eq!(forgotten(&job, ImageSelection, Some(2)), Forgotten::Attempt);
@@ -263,4 +263,18 @@ fn what_the_record_does_not_tell_is_not_made_up() {
     job.attempts[0].ended_at = Some(at);
     job.attempts[0].reason = Some(EndReason::RemovedByHand);
     assert_eq!(forgotten(&job, Retry, Some(1)), Forgotten::EndOfAttempt);
+    // Asked again once the work was sent in after all; what was left before that nobody knows.
+    let end = End {
+        at,
+        reason: EndReason::RemovedByHand,
+        outcome: Outcome::Failed,
+        delivery: Delivery::Delivered,
+    };
+    job.state = State::Ended(end);
+    let later = at.plus(MINUTE);
+    let asked = [at, at, later].map(|at| decided(at, Retention, Some(1)));
+    let told = [0, 1, 2].map(|index| at_decision(&job, &asked, index));
+    assert_eq!(told[0], Err(Forgotten::EndOfJob));
+    assert_eq!(told[1], Err(Forgotten::EndOfJob));
+    assert!(told[2].is_ok());
 }

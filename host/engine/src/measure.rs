@@ -169,6 +169,7 @@ mod tests {
             inputs: Default::default(),
             submitted_at: at(0),
             start_by: at(100),
+            resends: None,
             attempts: vec![Attempt::new(
                 1,
                 "m/calls-recorder:v1.0.0".parse().unwrap(),

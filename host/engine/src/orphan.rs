@@ -98,6 +98,7 @@ fn rebuild(id: &JobId, attempts: Vec<(u32, Described)>, now: Timestamp) -> Optio
         inputs: domain::Inputs::new(),
         submitted_at,
         start_by: submitted_at,
+        resends: None,
         attempts,
         state: State::Starting,
     };

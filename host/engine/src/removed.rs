@@ -109,6 +109,7 @@ mod tests {
             inputs: Inputs::new(),
             submitted_at: at,
             start_by: at,
+            resends: None,
             attempts: vec![Attempt::new(1, image, at)],
             state: match removed {
                 true => State::Removed { end },

@@ -56,8 +56,9 @@ impl Slots {
         } else {
             0
         };
+        let reserve = self.reserve_for_transcription && new.resends.is_none();
         let (recordings, transcriptions) = match new.kind {
-            JobKind::Recording => (1, usize::from(self.reserve_for_transcription)),
+            JobKind::Recording => (1, usize::from(reserve)),
             JobKind::Transcribing => (0, 1),
         };
         let fits = |more: usize, taken: usize, limit: Option<u32>| {
@@ -77,9 +78,10 @@ impl Slots {
     }
 }
 
-/// Whether a job is a recording that keeps a slot at `now`.
+/// Whether a job is a recording that keeps a slot at `now`. Of a call whose recording is sent in
+/// again there is nothing left to transcribe.
 fn reserves(job: &Job, active: &[Job], now: Timestamp) -> bool {
-    job.kind == JobKind::Recording
+    (job.kind, &job.resends) == (JobKind::Recording, &None)
         && job
             .running_at()
             .is_none_or(|ran_at| now < ran_at.plus(RESERVED))
@@ -88,6 +90,7 @@ fn reserves(job: &Job, active: &[Job], now: Timestamp) -> bool {
 
 fn is_transcription_of(job: &Job, recording: &Job) -> bool {
     (job.kind, recording.kind) == (JobKind::Transcribing, JobKind::Recording)
+        && (&job.resends, &recording.resends) == (&None, &None)
         && job.owner == recording.owner
         && job.submitted_at >= recording.submitted_at
         && call(job).is_some_and(|id| call(recording) == Some(id))

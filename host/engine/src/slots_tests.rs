@@ -22,6 +22,7 @@ fn job(kind: JobKind, call: &str, submitted_at: i64, ran: bool) -> Job {
         inputs: [("Call_Id".to_owned(), InputValue::Text(call.to_owned()))].into(),
         submitted_at: at(submitted_at),
         start_by: at(submitted_at + 100),
+        resends: None,
         attempts: vec![attempt],
         state: State::Preparing,
     }
@@ -110,4 +111,18 @@ fn the_slot_is_kept_until_it_is_taken_or_a_minute_after_the_recording_ran() {
     // Taken: only what is active counts.
     let both = [recording("a", 10), transcription("a", 11)];
     assert!(reserving(3).admit(&other(12), &both));
+}
+
+#[test]
+fn a_recording_that_is_sent_in_again_neither_needs_a_transcription_nor_has_one() {
+    let resend = |mut job: Job| {
+        job.resends = Some(JobId::from_random([2; JobId::LEN]));
+        job
+    };
+    assert!(reserving(1).admit(&resend(recording("a", 0)), &[]));
+    assert!(reserving(2).admit(&transcription("b", 11), &[resend(recording("a", 10))]));
+    // The transcription of an earlier call that is sent in again is not this recording's.
+    let active = [recording("a", 10), resend(transcription("a", 11))];
+    assert!(!reserving(3).admit(&transcription("b", 12), &active));
+    assert!(reserving(3).admit(&transcription("a", 12), &active));
 }

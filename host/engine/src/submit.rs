@@ -97,6 +97,7 @@ async fn submit(
         inputs: inputs.public,
         submitted_at,
         start_by,
+        resends: None,
         attempts: vec![Attempt::new(1, chosen.image.image().clone(), submitted_at)],
         state: State::Preparing,
     });

@@ -43,6 +43,24 @@ impl Gate {
         Ok(sorted)
     }
 
+    /// Of the variables of a job's container, those that it was given and its image did not bring
+    /// along: what jobs of its kind may have, and what is on record as its `inputs`, so that one
+    /// that is not granted any more is refused and not left out.
+    #[must_use]
+    pub fn given(
+        &self,
+        kind: JobKind,
+        inputs: &Inputs,
+        mut env: BTreeMap<String, Secret>,
+    ) -> BTreeMap<String, Secret> {
+        env.retain(|name, _| {
+            variables::known(kind, name).is_some()
+                || self.patterns(kind).contains_key(name)
+                || inputs.keys().any(|input| input.eq_ignore_ascii_case(name))
+        });
+        env
+    }
+
     /// The same checks on what a launch plan holds; gives the variables by upper-case name.
     pub(crate) fn environment(
         &self,

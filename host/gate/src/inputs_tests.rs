@@ -295,6 +295,7 @@ proptest! {
             image_id: image_id(),
             site_url: Some(("https://settled.example.com".parse().unwrap(), Origin::Client)),
             inputs: BTreeMap::from([(key.clone(), Secret::new(value.as_str()))]),
+            resends: None,
         };
         match gate.authorize(plan) {
             Ok(permit) => {

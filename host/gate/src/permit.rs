@@ -31,6 +31,9 @@ pub struct LaunchPlan {
     pub site_url: Option<(SiteUrl, Origin)>,
     /// The client's inputs, secret ones included, by the names it gave them.
     pub inputs: BTreeMap<String, Secret>,
+    /// The job and the attempt of it whose undelivered work is to be sent in again; `None` for work
+    /// of its own.
+    pub resends: Option<(JobId, u32)>,
 }
 
 /// Leave to start one container, with all that it may do. Only the gate makes one.
@@ -48,7 +51,11 @@ pub struct LaunchPermit {
     pids: u64,
     capabilities: Vec<String>,
     stop_grace: Duration,
+    resends: Option<ContainerName>,
 }
+
+/// The argument with which an image sends in again what is in its volume, and does nothing else.
+const RESEND: &str = "resend";
 
 /// Label that the standard service puts on its containers; existing scripts filter by it.
 const APP_LABEL: (&str, &str) = ("app", "mattermost-calls-offloader");
@@ -70,6 +77,7 @@ impl Gate {
             image_id,
             site_url,
             inputs,
+            resends,
         } = plan;
         let grants = self.grants(kind);
         let refuse = |subject: &str, why: String, setting: String| {
@@ -130,6 +138,7 @@ impl Gate {
             pids: grants.pids,
             capabilities: grants.capabilities.iter().cloned().collect(),
             stop_grace: grants.stop_grace,
+            resends: resends.map(|(job, attempt)| self.container_name(&job, attempt)),
         };
         permit.labels = permit.make_labels(&client, submitted_at, max_duration);
         Ok(permit)
@@ -208,6 +217,28 @@ impl LaunchPermit {
         self.stop_grace
     }
 
+    /// The container whose volume this one gets, to send in again what that one could not deliver;
+    /// `None` for a container with a volume and work of its own.
+    #[must_use]
+    pub fn resends(&self) -> Option<&ContainerName> {
+        self.resends.as_ref()
+    }
+
+    /// The arguments for the image's program.
+    #[must_use]
+    pub fn arguments(&self) -> &'static [&'static str] {
+        match self.resends {
+            Some(_) => &[RESEND],
+            None => &[],
+        }
+    }
+
+    /// The container on whose volume it works: itself, unless it resends.
+    #[must_use]
+    pub fn volume_of(&self) -> &ContainerName {
+        self.resends.as_ref().unwrap_or(&self.name)
+    }
+
     /// The labels tell enough of the job to look after its container even when its record is lost.
     /// Everybody who may list containers reads them: no secrets.
     fn make_labels(
@@ -220,6 +251,8 @@ impl LaunchPermit {
             ("io.offloader.instance", self.name.instance().to_string()),
             ("io.offloader.job", self.name.job().to_string()),
             ("io.offloader.attempt", self.name.attempt().to_string()),
+            // Never left out: an image could bring a label of the name.
+            ("io.offloader.volume-of", self.volume_of().to_string()),
             ("io.offloader.type", self.kind.to_string()),
             ("io.offloader.client", client.to_string()),
             (
@@ -253,6 +286,7 @@ impl LaunchPermit {
         part(&self.image.to_string());
         part(self.image_id.as_str());
         part(&self.network);
+        part(&self.volume_of().to_string());
         for number in [
             self.memory_bytes,
             self.nano_cpus,

@@ -25,7 +25,12 @@ fn plan() -> LaunchPlan {
         ]
         .map(|(name, value)| (name.to_owned(), Secret::new(value)))
         .into(),
+        resends: None,
     }
+}
+
+fn other_job() -> JobId {
+    JobId::from_random([4; JobId::LEN])
 }
 
 #[test]
@@ -66,7 +71,34 @@ fn a_permit_holds_what_was_granted_and_settled() {
     assert_eq!(labels["io.offloader.client"], "site");
     assert_eq!(labels["io.offloader.submitted-unix-ms"], "1700000000000");
     assert_eq!(labels["io.offloader.max-duration-ms"], "600000");
-    assert_eq!(labels.len(), 9);
+    assert_eq!(labels["io.offloader.volume-of"], permit.name().to_string());
+    assert_eq!(labels.len(), 10);
+    assert!(permit.resends().is_none() && permit.arguments().is_empty());
+}
+
+#[test]
+fn a_resend_gets_the_argument_and_the_volume_and_nothing_more() {
+    let own = gate().authorize(plan()).unwrap();
+    let permit = gate()
+        .authorize(LaunchPlan {
+            resends: Some((other_job(), 2)),
+            ..plan()
+        })
+        .unwrap();
+    let source = gate().container_name(&other_job(), 2);
+    assert_eq!(permit.resends(), Some(&source));
+    assert_eq!(permit.volume_of(), &source);
+    assert_eq!(permit.arguments(), ["resend"]);
+    assert_eq!(permit.name(), own.name());
+    assert_eq!(
+        permit.labels()["io.offloader.volume-of"],
+        source.to_string()
+    );
+    assert_eq!(permit.labels()["io.offloader.job"], job_id().to_string());
+    assert_eq!(permit.capabilities(), own.capabilities());
+    assert_eq!(permit.memory_bytes(), own.memory_bytes());
+    let names = |permit: &LaunchPermit| permit.env().map(|(n, _)| n.to_owned()).collect::<Vec<_>>();
+    assert_eq!(names(&permit), names(&own));
 }
 
 #[test]
@@ -102,6 +134,8 @@ fn the_digest_tells_every_difference() {
         digest(&gate, &|plan| {
             _ = plan.inputs.insert("width".to_owned(), Secret::new("1280"))
         }),
+        digest(&gate, &|plan| plan.resends = Some((other_job(), 1))),
+        digest(&gate, &|plan| plan.resends = Some((other_job(), 2))),
     ];
     let distinct: std::collections::BTreeSet<&String> = all.iter().collect();
     assert_eq!(distinct.len(), all.len());
@@ -174,4 +208,37 @@ fn dev_mode_is_passed_on_only_when_the_service_has_it() {
         "bridge"
     };
     assert_eq!(dev.authorize(plan()).unwrap().network(), network);
+}
+
+#[test]
+fn of_a_containers_variables_a_job_was_given_those_that_it_may_have_or_that_are_on_record() {
+    let gate = gate();
+    let given = |inputs: &[&str]| {
+        let env = [
+            ("PATH", "/usr/bin"),
+            ("HOSTNAME", "x"),
+            ("DEV_MODE", "true"),
+            ("AUTH_TOKEN", ID),
+            ("WIDTH", "1280"),
+            ("REGION", "north"),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), Secret::new(value)));
+        let inputs = inputs
+            .iter()
+            .map(|name| ((*name).to_owned(), domain::InputValue::Text("x".into())))
+            .collect();
+        let given = gate.given(JobKind::Recording, &inputs, env.into());
+        given.into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(given(&["width"]), ["AUTH_TOKEN", "WIDTH"]);
+    // Granted once and no longer: what is left out nobody could refuse.
+    let region = given(&["width", "Region"]);
+    assert_eq!(region, ["AUTH_TOKEN", "REGION", "WIDTH"]);
+    let plan = LaunchPlan {
+        inputs: [("REGION".to_owned(), Secret::new("north"))].into(),
+        resends: Some((other_job(), 1)),
+        ..plan()
+    };
+    let refusal = gate.authorize(plan).unwrap_err();
+    assert_eq!(refusal.setting, "gate.recording.inputs");
 }

@@ -295,6 +295,7 @@ fn recorded(letter: &str, submitted_at: Timestamp) -> NewJob {
         inputs: Inputs::new(),
         submitted_at,
         start_by: submitted_at.plus(Duration::from_secs(100)),
+        resends: None,
         attempts: vec![Attempt::new(1, chosen.parse().unwrap(), submitted_at)],
         state: State::Preparing,
     };

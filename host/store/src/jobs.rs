@@ -13,7 +13,7 @@ macro_rules! select_jobs {
     ($rest:literal) => {
         concat!(
             "SELECT j.id, j.owner, j.client, j.kind, j.image_asked, j.site_url_asked, j.site_url, \
-             j.max_duration_ms, j.inputs, j.submitted_at, j.start_by, \
+             j.max_duration_ms, j.inputs, j.submitted_at, j.start_by, j.resends, \
              j.state, j.until, j.since, j.deadline, j.kill_at, j.stop_cause, j.forget, \
              j.ended_at, j.end_reason, j.end_code, j.outcome, j.delivery, j.unsent_bytes, \
              a.number, a.image, a.image_id, a.started_at, a.running_at, a.ended_at, a.reason, a.exit_code \
@@ -70,7 +70,8 @@ fn insert(db: &Connection, job: &Job) -> Result<(), Failure> {
     let (inputs, state) = (inputs_column(&job.inputs)?, StateColumns::of(&job.state));
     let site_url = job.site_url.as_ref().map(domain::SiteUrl::as_str);
     let max_duration_ms = i64::try_from(job.max_duration.as_millis()).unwrap_or(i64::MAX);
-    let request: [&dyn ToSql; 11] = [
+    let resends = job.resends.as_ref().map(JobId::as_str);
+    let request: [&dyn ToSql; 12] = [
         &job.id.as_str(),
         &job.owner.0,
         &job.client.as_str(),
@@ -82,14 +83,15 @@ fn insert(db: &Connection, job: &Job) -> Result<(), Failure> {
         &inputs,
         &job.submitted_at.as_millis(),
         &job.start_by.as_millis(),
+        &resends,
     ];
     let values: Vec<&dyn ToSql> = request.into_iter().chain(state.values()).collect();
     db.prepare_cached(
         "INSERT INTO jobs (id, owner, client, kind, image_asked, site_url_asked, site_url, max_duration_ms, inputs,
-             submitted_at, start_by, state, until, since, deadline, kill_at, stop_cause, forget,
+             submitted_at, start_by, resends, state, until, since, deadline, kill_at, stop_cause, forget,
              ended_at, end_reason, end_code, outcome, delivery, unsent_bytes)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
-             ?19, ?20, ?21, ?22, ?23, ?24)",
+             ?19, ?20, ?21, ?22, ?23, ?24, ?25)",
     )?
     .execute(values.as_slice())?;
     Ok(())
@@ -223,7 +225,7 @@ pub(crate) fn find(db: &Connection, id: &JobId) -> Result<Option<Job>, Failure> 
 }
 
 fn load(db: &Connection, sql: &str, key: &dyn ToSql) -> Result<Option<Job>, Failure> {
-    const JOB_COLUMNS: usize = 24;
+    const JOB_COLUMNS: usize = 25;
     let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query([key])?;
     let mut found: Option<Job> = None;

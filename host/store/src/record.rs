@@ -170,6 +170,7 @@ impl<'a> Fields<'a> {
                 .map(from_records)?,
             submitted_at: self.time()?,
             start_by: self.time()?,
+            resends: self.optional_text("resends")?,
             state: self.state()?,
             attempts: Vec::new(),
         })

@@ -4,7 +4,7 @@
 pub(crate) const APPLICATION_ID: i32 = 0x4F66_666C;
 
 /// Each entry takes the schema from its index to the next version. Released entries never change.
-pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
+pub(crate) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
 
 /// Times are Unix milliseconds. `seq` is the order of acceptance and never used twice.
 const VERSION_1: &str = "
@@ -117,4 +117,9 @@ CREATE TABLE clock_mark (
     boot      TEXT,
     uptime_ms INTEGER
 ) STRICT;
+";
+
+/// The job whose undelivered work a job sends in again; empty for all others.
+const VERSION_5: &str = "
+ALTER TABLE jobs ADD COLUMN resends TEXT;
 ";

@@ -56,6 +56,7 @@ pub(crate) fn job(n: u32) -> Job {
         .into(),
         submitted_at: at(1000),
         start_by: at(101_000),
+        resends: None,
         attempts: vec![Attempt::new(
             1,
             "mattermost/calls-recorder:v0.8.13".parse().unwrap(),
@@ -229,11 +230,12 @@ pub(crate) fn any_job() -> impl Strategy<Value = Job> {
         0..=u64::from(u32::MAX),
         time(),
         time(),
+        prop::option::of(any::<[u8; JobId::LEN]>().prop_map(JobId::from_random)),
         attempts(),
         state(),
     )
         .prop_map(
-            |(request, max_duration, submitted_at, start_by, attempts, state)| {
+            |(request, max_duration, submitted_at, start_by, resends, attempts, state)| {
                 let (id, owner, client, kind, image_asked, site_url_asked, site_url, inputs) =
                     request;
                 Job {
@@ -248,6 +250,7 @@ pub(crate) fn any_job() -> impl Strategy<Value = Job> {
                     inputs,
                     submitted_at,
                     start_by,
+                    resends,
                     attempts,
                     state,
                 }

@@ -4,6 +4,11 @@
 //! right after a loss of power, which can tear the transaction that was being written: the last
 //! one, as each is synced before the next begins. When more follow, the disk lost something else,
 //! and SQLite would go on without it and without a word.
+//!
+//! Not all that lies behind is lost. A transaction that could not be synced was never acknowledged;
+//! the next one is written over it from the same place on, and leaves the end of a longer one where
+//! it was. Each frame's checksum goes on from that of the frame before, which tells the two apart:
+//! what was acknowledged is one chain of transactions, what failed is the end of a single one.
 
 use std::io::{self, Read};
 
@@ -33,28 +38,64 @@ pub(crate) fn damage(mut log: impl Read) -> io::Result<Option<String>> {
         ));
     }
     let mut frame = vec![0; FRAME_HEADER + page_size];
-    let (mut frames, mut readable, mut lost_commits) = (0, true, 0);
+    let (mut frames, mut readable) = (0_u32, true);
+    let mut lost = Lost::default();
     while read_whole(&mut log, &mut frame)? {
         frames += 1;
         // What is left of the log's previous round has other salts.
-        let current = frame[8..16] == header[16..24];
-        if readable {
-            let next = checksum(big_endian, sum, &frame[..8]);
-            let next = checksum(big_endian, next, &frame[FRAME_HEADER..]);
-            if current && next == [number(&frame, 16), number(&frame, 20)] {
-                sum = next;
-                continue;
-            }
+        if frame[8..16] != header[16..24] {
             readable = false;
+            lost.chain = 0;
+            continue;
         }
-        let ends_transaction = number(&frame, 4) != 0;
-        lost_commits += u32::from(current && ends_transaction);
+        let stored = [number(&frame, 16), number(&frame, 20)];
+        let follows = |sum| {
+            let sum = checksum(big_endian, sum, &frame[..8]);
+            checksum(big_endian, sum, &frame[FRAME_HEADER..]) == stored
+        };
+        let follows = follows(sum);
+        sum = stored;
+        readable &= follows;
+        if !readable {
+            let ends_transaction = number(&frame, 4) != 0;
+            lost.count(follows, ends_transaction);
+        }
     }
-    Ok((lost_commits > 1).then(|| {
+    Ok(lost.acknowledged().then(|| {
+        let Lost { transactions, .. } = lost;
         format!(
-            "{lost_commits} transactions of its write-ahead log of {frames} pages cannot be read"
+            "{transactions} transactions of its write-ahead log of {frames} pages cannot be read"
         )
     }))
+}
+
+/// What lies behind the end of what can be read.
+#[derive(Default)]
+struct Lost {
+    transactions: u32,
+    /// Transactions of the chain that the last frame belongs to, and the most of any chain.
+    chain: u32,
+    longest_chain: u32,
+}
+
+impl Lost {
+    /// More ends of transactions than failures would leave. Each needs a sync of its own that
+    /// failed, of a transaction shorter than all those before.
+    const MOST_FAILED: u32 = 8;
+
+    fn count(&mut self, follows: bool, ends_transaction: bool) {
+        if !follows {
+            self.chain = 0;
+        }
+        self.transactions += u32::from(ends_transaction);
+        self.chain += u32::from(ends_transaction);
+        self.longest_chain = self.longest_chain.max(self.chain);
+    }
+
+    /// Whether some of it was acknowledged: the last transaction may be torn, but not two.
+    fn acknowledged(&self) -> bool {
+        self.longest_chain > 1 || self.transactions > Self::MOST_FAILED
+    }
 }
 
 /// SQLite's running checksum over pairs of 32-bit numbers.

@@ -72,3 +72,61 @@ fn what_is_left_of_an_earlier_round_is_no_loss() {
     assert!(log.len() > 15 * PAGE, "the earlier round is still there");
     assert_eq!(lost(&log), None);
 }
+
+/// The log of a store whose `failing` transactions could not be synced, each of so many pages, and
+/// whose last one could. As SQLite does it: each is written from where the last good one ended.
+fn log_with_failures(failing: &[u32], last: u32) -> Vec<u8> {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let begun = Connection::open(path("begun.db")).unwrap();
+    begun.pragma_update(None, "journal_mode", "WAL").unwrap();
+    begun.execute_batch("CREATE TABLE t (x)").unwrap();
+    let insert = |db: &Connection, pages: u32| {
+        let blob = "INSERT INTO t VALUES (zeroblob(?1))";
+        db.execute(blob, [pages * PAGE as u32]).unwrap();
+    };
+    for pages in [1, 3, 2] {
+        insert(&begun, pages);
+    }
+    let mut log = std::fs::read(path("begun.db-wal")).unwrap();
+    let good = log.len();
+    for (n, pages) in failing.iter().chain([&last]).enumerate() {
+        let name = format!("{n}.db");
+        for ending in ["", "-wal"] {
+            let from = path(&format!("begun.db{ending}"));
+            std::fs::copy(from, path(&format!("{name}{ending}"))).unwrap();
+        }
+        let db = Connection::open(path(&name)).unwrap();
+        insert(&db, *pages);
+        let written = std::fs::read(path(&format!("{name}-wal"))).unwrap();
+        assert!(written.len() > good && written[..good] == log[..good]);
+        if log.len() < written.len() {
+            log.resize(written.len(), 0);
+        }
+        log[..written.len()].copy_from_slice(&written);
+    }
+    log
+}
+
+#[test]
+fn what_could_not_be_synced_was_never_there_to_be_lost() {
+    for failing in [&[20][..], &[20, 10], &[20, 15, 10, 5], &[5, 20, 5, 10]] {
+        assert_eq!(lost(&log_with_failures(failing, 2)), None, "{failing:?}");
+    }
+    // The crash may come in the middle of the next one too.
+    let torn = log_with_failures(&[20, 15, 10], 5);
+    for at in 7..14 {
+        let mut torn = torn.clone();
+        torn[HEADER + at * (FRAME_HEADER + PAGE) + 100] ^= 1;
+        assert_eq!(lost(&torn), None, "frame {at}");
+    }
+}
+
+#[test]
+fn what_is_damaged_everywhere_is_no_failure_to_sync() {
+    let mut log = log(20);
+    for frame in log[HEADER..].chunks_exact_mut(FRAME_HEADER + PAGE) {
+        frame[FRAME_HEADER + 8] ^= 1;
+    }
+    assert!(lost(&log).is_some());
+}

@@ -31,6 +31,7 @@ fn job(n: u32) -> Job {
         inputs: Default::default(),
         submitted_at: Timestamp::from_millis(1000),
         start_by: Timestamp::from_millis(2000),
+        resends: None,
         attempts: vec![Attempt::new(
             1,
             image.parse().unwrap(),

@@ -41,6 +41,7 @@ async fn save(store: &SqliteStore, n: u32) -> Result<(), StoreError> {
         inputs: Default::default(),
         submitted_at: at,
         start_by: at,
+        resends: None,
         attempts: vec![Attempt::new(1, image.parse().unwrap(), at)],
         state: State::Preparing,
     };

@@ -42,6 +42,7 @@ fn job(n: u32) -> Job {
         inputs: inputs.map(|name| (name.to_owned(), text())).into(),
         submitted_at: at(1000),
         start_by: at(2000),
+        resends: None,
         attempts: vec![attempt],
         state: State::Running {
             since: at(2000),

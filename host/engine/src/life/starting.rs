@@ -222,6 +222,7 @@ impl JobLoop {
             image_id,
             site_url: launchable.site_url.clone(),
             inputs: launchable.inputs.clone(),
+            resends: None,
         };
         self.shared
             .gate

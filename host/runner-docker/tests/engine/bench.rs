@@ -186,6 +186,7 @@ impl Bench {
             image_id: image_id.clone(),
             site_url: None,
             inputs,
+            resends: None,
         };
         self.gate(image, change).authorize(plan).unwrap()
     }
