@@ -50,12 +50,12 @@ impl PolicyKeeper {
         state: StateDir,
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
-        let section = config.policies.clone();
+        let section = &config.policies;
         if section.selftest {
             prove_limits()?;
         }
-        let watched = watch::Sender::new(watched(&section));
-        let opened = open(&section, &state, &file)?;
+        let watched = watch::Sender::new(watched(section));
+        let opened = open(section, &state, &file)?;
         let host = PolicyHost::load(opened, clock.now())?;
         Ok(Self(Arc::new(Keeper {
             host: Arc::new(host),

@@ -112,15 +112,9 @@ impl Generation {
 /// Whether a policy stayed what it was: what it does then is a continuation. Whether its answers have
 /// an effect is not part of that.
 fn is_same(before: &Policy, now: &Policy) -> bool {
-    let what = |identity: &Identity| {
-        let Identity {
-            name,
-            component_sha256,
-            settings_sha256,
-            ..
-        } = identity.clone();
-        (name, component_sha256, settings_sha256)
-    };
+    fn what(of: &Identity) -> (&str, &str, &str) {
+        (&of.name, &of.component_sha256, &of.settings_sha256)
+    }
     what(&before.identity) == what(&now.identity)
         && before.limits == now.limits
         && before.grants.env == now.grants.env
@@ -256,7 +250,7 @@ impl Member {
 fn limits(limits: &Limits) -> PolicyLimits {
     PolicyLimits {
         component_size_bytes: limits.component_size,
-        time_ms: u64::try_from(limits.time.as_millis()).unwrap_or(u64::MAX),
+        time_ms: crate::guest::millis(limits.time),
         memory_bytes: limits.memory,
         table_elements: limits.table_elements,
         host_calls: limits.host_calls,

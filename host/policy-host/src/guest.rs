@@ -397,12 +397,12 @@ impl ResourceLimiter for Guest {
     }
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+pub(crate) fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The contract's timestamps begin in 1970.
-fn timestamp(time: Timestamp) -> u64 {
+pub(crate) fn timestamp(time: Timestamp) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(0)
 }
 

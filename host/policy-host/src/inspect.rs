@@ -6,11 +6,10 @@ use domain::Hook;
 use sha2::{Digest, Sha256};
 
 use crate::load::CONTRACT_VERSION;
-use crate::load::interfaces::Interfaces;
+use crate::load::interfaces::{Interfaces, of_contract};
 use crate::wasi;
 
 /// The contract's package, and what settings are read through.
-const CONTRACT: &str = "offloader:policy/";
 const SETTINGS: &str = "wasi:config/store";
 
 /// What a component exports and imports.
@@ -109,7 +108,7 @@ impl Inspection {
             .split_once('@')
             .map_or(name, |(interface, _)| interface);
         if let Some((_, version)) = of_contract(name) {
-            self.contract_versions.insert(version.to_owned());
+            self.contract_versions.extend(version.map(str::to_owned));
         } else if interface == SETTINGS {
             self.reads_settings = true;
         } else if wasi::INTERFACES.contains(&interface) {
@@ -123,7 +122,7 @@ impl Inspection {
         let Some((interface, version)) = of_contract(name) else {
             return;
         };
-        self.contract_versions.insert(version.to_owned());
+        self.contract_versions.extend(version.map(str::to_owned));
         self.checks_settings |= interface == "settings-check";
         let hook = Hook::ALL
             .into_iter()
@@ -136,12 +135,6 @@ impl Inspection {
     pub fn contract_here() -> &'static str {
         CONTRACT_VERSION
     }
-}
-
-/// Interface and version of a name of the contract's package.
-fn of_contract(name: &str) -> Option<(&str, &str)> {
-    let rest = name.strip_prefix(CONTRACT)?;
-    Some(rest.split_once('@').unwrap_or((rest, "")))
 }
 
 /// The fact behind a getter, as decisions call it.

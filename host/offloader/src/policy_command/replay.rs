@@ -74,11 +74,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<bool> {
     }
     let history = History::open(&state::store_in(&loaded.config.store.directory))?;
     let since = ambient::wall_clock().minus(options.since);
-    let mut replay = Replay {
-        policy: &policy.name,
-        since,
-        ..Replay::of(&host)
-    };
+    let mut replay = Replay::new(&policy.name, since, &host);
     for id in history.decided_since(since)? {
         // Its record may have been pruned meanwhile.
         if let Some((job, decisions)) = history.job(&id)? {
@@ -211,11 +207,11 @@ struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    fn of(host: &PolicyHost) -> Self {
+    fn new(policy: &'a str, since: Timestamp, host: &PolicyHost) -> Self {
         let mut policies = host.status().policies;
         Self {
-            policy: "",
-            since: Timestamp::from_millis(0),
+            policy,
+            since,
             settings_sha256: policies.pop().map_or(String::new(), |p| p.settings_sha256),
             replayed: 0,
             with_other_settings: 0,

@@ -51,7 +51,7 @@ impl Interfaces {
     pub(crate) fn read(component: &[u8]) -> wasmparser::Result<Self> {
         let mut validator = Validator::new();
         // Components and modules lie within each other; the outermost begins first and ends last.
-        let (mut depth, mut imports, mut exports) = (0, Vec::new(), Vec::new());
+        let (mut depth, mut imports) = (0, Vec::new());
         let mut read = Self::default();
         for payload in Parser::new(0).parse_all(component) {
             let payload = payload?;
@@ -66,7 +66,7 @@ impl Interfaces {
                 }
                 Payload::ComponentExportSection(section) if depth == 1 => {
                     for export in section {
-                        exports.push(export?.name.name.to_owned());
+                        read.exports.push(export?.name.name.to_owned());
                     }
                 }
                 _ => {}
@@ -79,7 +79,6 @@ impl Interfaces {
                 read.imports = imports.iter().map(import).collect();
             }
         }
-        read.exports = exports;
         Ok(read)
     }
 
@@ -139,7 +138,7 @@ fn functions(types: &Types, import: &str) -> Vec<String> {
 }
 
 /// `offloader:policy/NAME@VERSION` taken apart; `None` for other packages.
-fn of_contract(name: &str) -> Option<(&str, Option<&str>)> {
+pub(crate) fn of_contract(name: &str) -> Option<(&str, Option<&str>)> {
     let rest = name.strip_prefix("offloader:policy/")?;
     Some(match rest.split_once('@') {
         Some((interface, version)) => (interface, Some(version)),

@@ -20,7 +20,7 @@ impl HasData for HasStill {
 
 impl wall_clock::Host for Still<'_> {
     fn now(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
-        let millis = u64::try_from(self.now.as_millis()).unwrap_or(0);
+        let millis = crate::guest::timestamp(self.now);
         let nanoseconds = (millis % 1000) as u32 * 1_000_000;
         Ok(wall_clock::Datetime {
             seconds: millis / 1000,
