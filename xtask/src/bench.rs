@@ -4,14 +4,18 @@
 //! A ratio carries over to another machine, a time does not. docs/benchmarks.md says what is measured
 //! and why.
 
+mod adoption;
 mod daemon;
+mod history;
 mod http;
-mod jobs;
 mod memory;
 mod policy;
+mod rate;
 mod raw;
 mod report;
+mod starts;
 mod startup;
+mod turns;
 mod work;
 
 use std::fs;
@@ -44,14 +48,33 @@ pub(crate) struct Options {
 enum Part {
     /// Decisions of the stock policies beside bare WebAssembly, loads, swaps and memory
     Policy,
-    /// From POST /jobs until the container runs, beside the container engine alone
+    /// The four that follow
     Jobs,
+    /// Jobs a second inside the service, beside SQLite alone
+    Rate,
+    /// Running containers found again after a crash, beside asking the container engine about each
+    Adoption,
+    /// Memory, starts and pages with a long history
+    History,
+    /// From POST /jobs until the container runs, beside the container engine alone
+    Starts,
     /// GET /jobs/{id}, beside a bare route with the same bytes
     Http,
     /// From the start of the process to its first answers
     Startup,
     /// Memory of a service that has nothing to do
     Memory,
+}
+
+impl Part {
+    /// Whether this is to be measured when `asked` are asked for.
+    fn is_among(self, asked: &[Self]) -> bool {
+        let of_jobs = matches!(
+            self,
+            Self::Rate | Self::Adoption | Self::History | Self::Starts
+        );
+        asked.is_empty() || asked.contains(&self) || (of_jobs && asked.contains(&Self::Jobs))
+    }
 }
 
 /// What is measured, and where it can write.
@@ -64,6 +87,8 @@ struct Bench {
     policies: PathBuf,
     /// A policy that can be told to compute for ever.
     hostile: PathBuf,
+    /// A job for the embedded runner that ends at once.
+    probe: PathBuf,
     /// A directory below target, empty in the beginning.
     dir: PathBuf,
 }
@@ -76,17 +101,25 @@ impl Bench {
         build
             .current_dir(layout.root())
             .args(["build", "--profile", "guest", "--target", TARGET])
-            .args(["--package", "misbehave"]);
+            .args(["--package", "misbehave", "--package", "job-probe"]);
         run_to_end(&mut build).await?;
         let step = step.next("building the release of the daemon, and what measures it");
         let mut build = command(cargo());
         build
             .current_dir(layout.root())
             .args(["build", "--release"]);
-        for package in ["offloader", "offloader-bench", "offloader-policy-host"] {
+        for package in [
+            "offloader",
+            "offloader-bench",
+            "offloader-policy-host",
+            "offloader-store",
+        ] {
             build.args(["--package", package]);
         }
-        build.args(["--bins", "--example", "decisions"]);
+        build.arg("--bins");
+        for example in ["decisions", "fill", "durable"] {
+            build.args(["--example", example]);
+        }
         run_to_end(&mut build).await?;
         step.end();
         let tools = layout.target("release");
@@ -95,6 +128,7 @@ impl Bench {
             tools,
             policies,
             hostile: layout.target(TARGET).join("guest/misbehave.wasm"),
+            probe: layout.target(TARGET).join("guest/job-probe.wasm"),
             dir: fresh_dir(layout.target("bench"))?,
         })
     }
@@ -111,7 +145,7 @@ impl Bench {
 /// Measures what was asked for and prints it as a table.
 pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
     let bench = Bench::build(layout).await?;
-    let wanted = |part| options.parts.is_empty() || options.parts.contains(&part);
+    let wanted = |part: Part| part.is_among(&options.parts);
     let engine = Engine::find_or_start(layout).await?;
     let mut report = Report::begin().await?;
 
@@ -135,9 +169,24 @@ pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
         http::measure(&bench, &engine, &mut report).await?;
         step.end();
     }
-    if wanted(Part::Jobs) {
+    if wanted(Part::Rate) {
+        let step = Step::begin("jobs inside the service");
+        rate::measure(&bench, &mut report).await?;
+        step.end();
+    }
+    if wanted(Part::History) {
+        let step = Step::begin("a long history");
+        history::measure(&bench, &engine, &mut report).await?;
+        step.end();
+    }
+    if wanted(Part::Adoption) {
+        let step = Step::begin("starts after a crash");
+        adoption::measure(&bench, &engine, &mut report).await?;
+        step.end();
+    }
+    if wanted(Part::Starts) {
         let step = Step::begin("containers");
-        jobs::measure(&bench, &engine, &mut report).await?;
+        starts::measure(&bench, &engine, &mut report).await?;
         step.end();
     }
 

@@ -1,10 +1,16 @@
 //! What `cargo xtask bench` measures with. `cargo xtask` itself is built without optimization, so
-//! whatever has to be fast in order to measure fast things is a program of its own here:
+//! whatever has to be fast in order to measure fast things is a program of its own:
 //!
 //! - `bare-server` is the least that a service on axum can be,
-//! - `load` asks a server as often as it can answer.
+//! - `load` asks a server as often as it can answer,
+//! - `submissions` has jobs run, many at once.
 //!
-//! The third is an example of the policy host, `decisions`.
+//! Those that need a part of the daemon are examples of that part: `decisions` of the policy host,
+//! `fill` and `durable` of the store.
+
+mod connection;
+
+pub use connection::{Connection, head};
 
 /// Values measured, sorted.
 pub struct Sample(Vec<f64>);

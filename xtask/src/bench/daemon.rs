@@ -21,16 +21,21 @@ const KNOCK: Duration = Duration::from_micros(200);
 /// What names the daemon's containers.
 pub(super) const INSTANCE: &str = "bench";
 
-/// What is common to both configurations. More jobs than one at a time, because one that has ended
-/// keeps its place until it is tidied up.
+/// The administrator's secret, where there is one.
+pub(super) const ADMIN_SECRET: &str = "the administrator of what is measured";
+
+/// What is common to all configurations. More jobs than any of them runs at a time, because one that
+/// has ended keeps its place until it is tidied up.
 fn common() -> String {
     format!(
         r#"
 [api]
 security.allow_self_registration = true
+security.enable_admin = true
+security.admin_secret_key = "{ADMIN_SECRET}"
 [jobs]
 instance = "{INSTANCE}"
-max_concurrent_jobs = 8
+max_concurrent_jobs = 5000
 "#
     )
 }
@@ -51,6 +56,16 @@ impl Server {
     /// Its process id.
     pub(super) fn pid(&self) -> i32 {
         self.service.pid()
+    }
+
+    /// Ends it at once, by SIGKILL.
+    pub(super) fn kill(self) {
+        self.service.kill();
+    }
+
+    /// Time since its start.
+    pub(super) fn age(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Time from its start to its first answer 200 on this path. Blocks, and asks again and again.
@@ -135,6 +150,29 @@ settings = {{ delivered = "delete", never-ran = "delete", failed = "7d", unsent 
 "#
         );
         Self::with_config(bench, name, engine, &config)
+    }
+
+    /// A daemon without a container engine, in which the component `program` runs as `image`.
+    pub(super) fn embedded(bench: &Bench, name: &str, image: &str, program: &Path) -> Result<Self> {
+        let dir = program.parent().context("a component is in a directory")?;
+        let file = program.file_name().context("a component has a name")?;
+        let config = format!(
+            r#"{}
+api_type = "wasi"
+[jobs.wasi]
+components = {dir:?}
+[jobs.wasi.images]
+"{image}" = {file:?}
+"#,
+            common()
+        );
+        // Not asked for by this configuration, so that it need not be there.
+        Self::with_config(bench, name, "unix:///nowhere.sock", &config)
+    }
+
+    /// The file that it keeps its jobs in.
+    pub(super) fn store(&self) -> PathBuf {
+        self.dir.join("state/offloader.db")
     }
 
     fn with_config(bench: &Bench, name: &str, engine: &str, config: &str) -> Result<Self> {

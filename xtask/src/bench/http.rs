@@ -1,15 +1,15 @@
 //! GET /jobs/{id} of a client, in turns with a bare route that answers the same bytes.
 
-use anyhow::{Context, Result};
-use offloader_bench::Sample;
-use serde_json::Value;
+use anyhow::Result;
+use tokio::process::Command;
 
 use super::Bench;
 use super::daemon::{Server, start_bare};
 use super::report::{Goal, Report, Row};
+use super::turns::Turns;
 use super::work::Work;
 use crate::engine::Engine;
-use crate::process::{command, output};
+use crate::process::command;
 
 /// Turns of each.
 const ROUNDS: usize = 5;
@@ -36,62 +36,35 @@ async fn compare(
     what: &str,
     report: &mut Report,
 ) -> Result<()> {
-    let (mut ours, mut floor) = (Loads::default(), Loads::default());
+    let (mut ours, mut floor) = (Turns::default(), Turns::default());
     for _ in 0..ROUNDS {
-        ours.add(load(bench, &work.address(), job).await?)?;
-        floor.add(load(bench, &bare.address().to_string(), job).await?)?;
+        ours.add(&mut load(bench, &work.address(), job)).await?;
+        floor
+            .add(&mut load(bench, &bare.address().to_string(), job))
+            .await?;
     }
-    let (ours, floor) = (ours.medians(), floor.medians());
     let what = format!("GET /jobs/{{id}} of {what}");
     report.add(Row {
         what: format!("{what}, 32 connections"),
         unit: "/s",
-        ours: ours.per_second,
-        floor: Some(floor.per_second),
+        ours: ours.median("per_second")?,
+        floor: Some(floor.median("per_second")?),
         goals: vec![Goal::RatioAtLeast(0.7), Goal::AtLeast(13_500.0)],
     });
     report.add(Row {
         what: format!("{what}, p99"),
         unit: "us",
-        ours: ours.p99_us,
-        floor: Some(floor.p99_us),
+        ours: ours.median("p99_us")?,
+        floor: Some(floor.median("p99_us")?),
         goals: vec![],
     });
     Ok(())
 }
 
-async fn load(bench: &Bench, address: &str, job: &str) -> Result<Value> {
+fn load(bench: &Bench, address: &str, job: &str) -> Command {
     let mut load = command(bench.tool("load"));
     load.arg(address)
         .arg(format!("/jobs/{job}"))
         .args(["--user", &Work::user()]);
-    let said = output(&mut load).await?;
-    serde_json::from_str(&said).with_context(|| format!("load says {said}"))
-}
-
-#[derive(Default)]
-struct Loads {
-    per_second: Vec<f64>,
-    p99_us: Vec<f64>,
-}
-
-struct Medians {
-    per_second: f64,
-    p99_us: f64,
-}
-
-impl Loads {
-    fn add(&mut self, said: Value) -> Result<()> {
-        let number = |key: &str| said[key].as_f64().with_context(|| format!("no {key}"));
-        self.per_second.push(number("per_second")?);
-        self.p99_us.push(number("p99_us")?);
-        Ok(())
-    }
-
-    fn medians(self) -> Medians {
-        Medians {
-            per_second: Sample::new(self.per_second).quantile(0.5),
-            p99_us: Sample::new(self.p99_us).quantile(0.5),
-        }
-    }
+    load
 }

@@ -42,7 +42,7 @@ pub(super) async fn measure(bench: &Bench, engine: &Engine, report: &mut Report)
 }
 
 /// Megabytes of memory that a server has to itself, and its share of what it has with others.
-async fn resident(mut server: Server) -> Result<f64> {
+pub(super) async fn resident(mut server: Server) -> Result<f64> {
     server.first_answer("/healthz")?;
     tokio::time::sleep(IDLE).await;
     let path = format!("/proc/{}/smaps_rollup", server.pid());

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use reqwest::{Client, Method};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 /// A connection to an engine that stays open.
 pub(super) struct RawEngine {
@@ -61,6 +62,25 @@ impl RawEngine {
         self.send(Method::DELETE, &container, &Value::Null).await?;
         let volume = format!("/volumes/{volume}");
         self.send(Method::DELETE, &volume, &Value::Null).await?;
+        Ok(())
+    }
+
+    /// All containers that run.
+    pub(super) async fn list(&self) -> Result<()> {
+        self.get("/containers/json").await.map(drop)
+    }
+
+    /// Asks about many containers at once.
+    pub(super) async fn inspect_all(&self, containers: impl Iterator<Item = String>) -> Result<()> {
+        let mut asked = JoinSet::new();
+        for container in containers {
+            let url = format!("{}/containers/{container}/json", self.base);
+            let request = self.http.get(url);
+            asked.spawn(async move { request.send().await?.error_for_status()?.bytes().await });
+        }
+        while let Some(answered) = asked.join_next().await {
+            answered??;
+        }
         Ok(())
     }
 

@@ -13,7 +13,9 @@ use super::raw::RawEngine;
 use crate::engine::Engine;
 
 /// The client that submits.
-const CLIENT: &str = "the-site";
+pub(super) const CLIENT: &str = "the-site";
+/// What the plugin asks for.
+pub(super) const RUNNER: &str = "mattermost/calls-recorder:v0.8.13";
 /// Ends when asked to, as a job does that has delivered.
 const RECORDER: &str = "trap 'exit 0' TERM; sleep 3600 & wait";
 const TIDIED_WITHIN: Duration = Duration::from_secs(30);
@@ -21,8 +23,10 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// A daemon with the four stock policies, and containers that it can run.
 pub(super) struct Work {
-    // Dropped first: the daemon would see its containers vanish.
-    server: Server,
+    // Dropped first: the daemon would see its containers vanish. There is always one, but while
+    // another is started.
+    server: Option<Server>,
+    daemon: Daemon,
     /// Removes the image and whatever came from it.
     _images: TestEngine,
     pub(super) raw: RawEngine,
@@ -38,12 +42,12 @@ impl Work {
         let daemon = Daemon::with_policies(bench, name, engine.host(), images.registry())?;
         let mut server = daemon.start()?;
         server.first_answer("/healthz")?;
-        let service = JobService::new(&format!("http://{}", server.address()), CLIENT, KEY);
         let mut work = Self {
-            server,
+            service: service_of(&server),
+            server: Some(server),
+            daemon,
             _images: images,
             raw: RawEngine::at(engine.host())?,
-            service,
             submitted: 0,
         };
         // The first call of a client registers it.
@@ -54,7 +58,35 @@ impl Work {
 
     /// HOST:PORT of the daemon.
     pub(super) fn address(&self) -> String {
-        self.server.address().to_string()
+        let server = self.server.as_ref().map(Server::address);
+        server
+            .map(|address| address.to_string())
+            .unwrap_or_default()
+    }
+
+    /// Ends the daemon, by SIGKILL if it is to notice nothing, and gives what it can be started with.
+    pub(super) fn end(&mut self, at_once: bool) -> &Daemon {
+        match self.server.take() {
+            Some(server) if at_once => server.kill(),
+            server => drop(server),
+        }
+        &self.daemon
+    }
+
+    /// Goes on with a daemon that was started after [`Self::end`].
+    pub(super) fn go_on(&mut self, server: Server) {
+        self.service = service_of(&server);
+        self.server = Some(server);
+    }
+
+    /// How many jobs the first page shows as running.
+    pub(super) async fn shown_running(&self) -> Result<usize> {
+        let answer = self.service.list().await?;
+        ensure!(answer.status == 200, "GET /jobs: {}", answer.body);
+        let running = |job: &&Value| job["state"] == "running";
+        let page = answer.json();
+        let jobs = page["jobs"].as_array().context("a page without jobs")?;
+        Ok(jobs.iter().filter(running).count())
     }
 
     /// CLIENT:KEY of the one who submits.
@@ -65,7 +97,7 @@ impl Work {
     /// Submits a recording. Returns its id and how long it took until it ran.
     pub(super) async fn submit(&mut self) -> Result<(String, Duration)> {
         self.submitted += 1;
-        let job = recording(self.submitted);
+        let job = recording(&format!("{:06}", self.submitted));
         let begin = Instant::now();
         let answer = self.service.post(&job).await?;
         let took = begin.elapsed();
@@ -101,17 +133,21 @@ impl Work {
     }
 }
 
+fn service_of(server: &Server) -> JobService {
+    JobService::new(&format!("http://{}", server.address()), CLIENT, KEY)
+}
+
 /// The container of a job's first attempt.
 pub(super) fn container_of(job: &str) -> String {
     format!("offloader-{INSTANCE}-{job}-1")
 }
 
-/// What the plugin sends, with ids of the right form.
-fn recording(number: u32) -> Value {
-    let id = |kind: &str| format!("{kind:x<20}{number:06}");
+/// What the plugin sends, with ids of the right form if `number` has six digits.
+pub(super) fn recording(number: &str) -> Value {
+    let id = |kind: &str| format!("{kind:x<20}{number}");
     json!({
         "type": "recording",
-        "runner": "mattermost/calls-recorder:v0.8.13",
+        "runner": RUNNER,
         "max_duration_sec": 3600,
         "input_data": {
             "site_url": "https://mattermost.example.com",

@@ -13,9 +13,9 @@ use super::work::{Work, container_of};
 use crate::engine::Engine;
 
 /// At most so many of each.
-const PAIRS: u32 = 60;
+const PAIRS: u32 = 300;
 /// No further pair begins after this time.
-const ENOUGH: Duration = Duration::from_secs(120);
+const ENOUGH: Duration = Duration::from_secs(480);
 /// The engine has work left when a container is gone.
 const SETTLE: Duration = Duration::from_millis(150);
 
