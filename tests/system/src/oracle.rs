@@ -26,6 +26,7 @@ pub struct Oracle {
     starts: Starts,
     secrets: Vec<String>,
     submissions: Vec<Submission>,
+    removed_by_hand: BTreeSet<String>,
 }
 
 /// What a client was told about a piece of work.
@@ -61,6 +62,7 @@ impl Oracle {
             starts: Starts::watch(engine.host(), instance),
             secrets: secrets.iter().map(|&secret| secret.to_owned()).collect(),
             submissions: Vec::new(),
+            removed_by_hand: BTreeSet::new(),
         }
     }
 
@@ -73,6 +75,11 @@ impl Oracle {
     pub fn told(&mut self, work: &str, told: Told) {
         let work = work.to_owned();
         self.submissions.push(Submission { work, told });
+    }
+
+    /// Takes down that somebody removed a container.
+    pub fn removed_by_hand(&mut self, container: &str) {
+        self.removed_by_hand.insert(container.to_owned());
     }
 
     /// How often containers of a job were started.
@@ -205,10 +212,11 @@ impl Oracle {
             // The record of a deleted job is gone.
             let Some(job) = jobs.get(&job) else { continue };
             // A start that was under way when its client was told of failure, because its time was over
-            // or the service ended, is taken back.
+            // or the service ended, is taken back. Nobody can know of one that the service did not
+            // live to save, and whose container somebody removed before the service was back.
             let known = |attempt: &Value| match text(attempt, "reason") {
                 "start-timeout" => true,
-                "interrupted" => self.was_refused(job),
+                "interrupted" => self.was_refused(job) || self.removed_by_hand.contains(name),
                 _ => attempt["running_at"].is_i64(),
             };
             if !attempts(job).any(|attempt| attempt["number"] == number && known(attempt)) {

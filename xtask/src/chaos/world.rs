@@ -66,7 +66,7 @@ impl World {
             .env("JOBS_IMAGEREGISTRY", engine.registry())
             .config(&format!(
                 "jobs.instance = \"{INSTANCE}\"\njobs.max_concurrent_jobs = {SLOTS}\n\
-                 jobs.start_timeout = \"30s\"\n[gate.recording]\nstop_grace = \"3s\""
+                 jobs.start_timeout = \"30s\"\njobs.stray_grace = \"1s\"\n[gate.recording]\nstop_grace = \"3s\""
             ));
         let oracle = Oracle::new(&engine, INSTANCE, SLOTS, &[TOKEN]);
         let daemon = Some(setup.start().await);
@@ -152,7 +152,7 @@ impl World {
         let label = format!("label=io.offloader.instance={INSTANCE}");
         let running = self
             .engine
-            .try_docker(&["ps", "--quiet", "--no-trunc", "--filter", &label])
+            .try_docker(&["ps", "--format", "{{.Names}}", "--filter", &label])
             .unwrap_or_default();
         let running: Vec<_> = running.lines().collect();
         let index = which.checked_rem(running.len() as u64)?;
@@ -167,8 +167,9 @@ impl World {
         }
     }
 
-    pub(super) fn remove_container(&self, which: Which) {
+    pub(super) fn remove_container(&mut self, which: Which) {
         if let Some(container) = self.container(which) {
+            self.oracle.removed_by_hand(&container);
             let _ = self.engine.try_docker(&["rm", "--force", &container]);
         }
     }
