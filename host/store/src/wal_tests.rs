@@ -74,8 +74,9 @@ fn what_is_left_of_an_earlier_round_is_no_loss() {
 }
 
 /// The log of a store whose `failing` transactions could not be synced, each of so many pages, and
-/// whose last one could. As SQLite does it: each is written from where the last good one ended.
-fn log_with_failures(failing: &[u32], last: u32) -> Vec<u8> {
+/// whose last one could. As SQLite does it: each is written from where the last good one ended,
+/// which is told too.
+fn log_with_failures(failing: &[u32], last: u32) -> (Vec<u8>, usize) {
     let dir = tempfile::TempDir::new().unwrap();
     let path = |name: &str| dir.path().join(name);
     let begun = Connection::open(path("begun.db")).unwrap();
@@ -105,21 +106,25 @@ fn log_with_failures(failing: &[u32], last: u32) -> Vec<u8> {
         }
         log[..written.len()].copy_from_slice(&written);
     }
-    log
+    (log, good)
 }
 
 #[test]
 fn what_could_not_be_synced_was_never_there_to_be_lost() {
     for failing in [&[20][..], &[20, 10], &[20, 15, 10, 5], &[5, 20, 5, 10]] {
-        assert_eq!(lost(&log_with_failures(failing, 2)), None, "{failing:?}");
+        let (log, _) = log_with_failures(failing, 2);
+        assert_eq!(lost(&log), None, "{failing:?}");
     }
-    // The crash may come in the middle of the next one too.
-    let torn = log_with_failures(&[20, 15, 10], 5);
-    for at in 7..14 {
-        let mut torn = torn.clone();
-        torn[HEADER + at * (FRAME_HEADER + PAGE) + 100] ^= 1;
-        assert_eq!(lost(&torn), None, "frame {at}");
+    // The last one may be torn too, and what was acknowledged before it may not.
+    let (log, good) = log_with_failures(&[20, 15, 10], 5);
+    for frame in 0..6 {
+        let mut torn = log.clone();
+        torn[good + frame * (FRAME_HEADER + PAGE) + 100] ^= 1;
+        assert_eq!(lost(&torn), None, "frame {frame} of the last one");
     }
+    let mut damaged = log.clone();
+    damaged[good - 3 * (FRAME_HEADER + PAGE) + 100] ^= 1;
+    assert!(lost(&damaged).is_some());
 }
 
 #[test]
