@@ -103,6 +103,12 @@ impl Setup {
         self
     }
 
+    /// The same before those that are there, which may be in tables.
+    pub fn config_first(mut self, toml: &str) -> Self {
+        self.config = format!("{toml}\n{}", self.config);
+        self
+    }
+
     /// Sets an environment variable; the last setting of a name wins.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.retain(|(known, _)| known != name);

@@ -16,5 +16,6 @@ mod resources;
 mod scenarios;
 mod starting;
 mod store;
+mod strays;
 mod time;
 mod world;

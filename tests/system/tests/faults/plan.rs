@@ -16,6 +16,7 @@ pub(crate) struct Plan {
     instance: String,
     slots: usize,
     image: String,
+    stray_grace: &'static str,
 }
 
 impl Plan {
@@ -53,6 +54,8 @@ impl Plan {
             instance,
             slots: 2,
             image,
+            // Whatever late answers leave is to be gone soon.
+            stray_grace: "1s",
         }
     }
 
@@ -66,6 +69,12 @@ impl Plan {
     pub(crate) fn slots(mut self, slots: usize) -> Self {
         self.slots = slots;
         self.config(&format!("jobs.max_concurrent_jobs = {slots}"))
+    }
+
+    /// With this grace for strays instead of a second.
+    pub(crate) fn stray_grace(mut self, grace: &'static str) -> Self {
+        self.stray_grace = grace;
+        self
     }
 
     /// With lines of configuration; tables last.
@@ -132,10 +141,11 @@ impl Plan {
     }
 
     fn before_begin(self) -> World {
+        let grace = format!("jobs.stray_grace = {:?}", self.stray_grace);
         let oracle = Oracle::new(&self.engine, &self.instance, self.slots, &[TOKEN]);
         World {
             daemon: None,
-            setup: self.setup,
+            setup: self.setup.config_first(&grace),
             oracle,
             line: self.line,
             engine: self.engine,
