@@ -155,15 +155,14 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub async fn page(&self, query: &JobQuery) -> Result<Vec<Arc<JobView>>, StoreError> {
-        let mut views = Vec::new();
-        for job in self.shared.ports.store.page(query).await? {
-            let decisions = self.shared.ports.store.decisions(&job.id).await?;
-            views.push(Arc::new(JobView {
+        let page = self.shared.ports.store.page(query).await?;
+        let view = |(job, decisions)| {
+            Arc::new(JobView {
                 job: Arc::new(job),
                 decisions,
-            }));
-        }
-        Ok(views)
+            })
+        };
+        Ok(page.into_iter().map(view).collect())
     }
 
     /// What a job's container wrote, of its last attempt, and writes until then; `None` when there

@@ -307,8 +307,8 @@ pub trait Store: Send + Sync + 'static {
     async fn decisions(&self, id: &JobId) -> Result<Vec<Decision>, StoreError>;
     /// The job that a key stands for.
     async fn by_key(&self, key: &JobKey, now: Timestamp) -> Result<Option<KeyedJob>, StoreError>;
-    /// A page of jobs, newest first.
-    async fn page(&self, query: &JobQuery) -> Result<Vec<Job>, StoreError>;
+    /// A page of jobs, newest first, each with the decisions about it.
+    async fn page(&self, query: &JobQuery) -> Result<Vec<(Job, Vec<Decision>)>, StoreError>;
     /// Every job that still has a duty: all but the removed.
     async fn unfinished(&self) -> Result<Vec<Job>, StoreError>;
     /// Removes records of jobs that were removed before `before`, and keys that ran out.

@@ -510,16 +510,15 @@ impl Store for MemoryStore {
         Ok(self.memory().keyed(key, now))
     }
 
-    async fn page(&self, query: &JobQuery) -> Result<Vec<Job>, StoreError> {
+    async fn page(&self, query: &JobQuery) -> Result<Vec<(Job, Vec<Decision>)>, StoreError> {
+        let memory = self.memory();
         let owned = |j: &&Job| query.owner.is_none_or(|owner| j.owner == owner);
-        Ok(self
-            .memory()
-            .jobs
-            .iter()
-            .rev()
-            .filter(owned)
-            .cloned()
-            .collect())
+        let with_decisions = |j: &Job| {
+            let decisions = memory.decisions.get(&j.id).cloned();
+            (j.clone(), decisions.unwrap_or_default())
+        };
+        let jobs = memory.jobs.iter().rev().filter(owned);
+        Ok(jobs.map(with_decisions).collect())
     }
 
     async fn unfinished(&self) -> Result<Vec<Job>, StoreError> {

@@ -222,7 +222,7 @@ async fn a_record_that_cannot_be_read_is_damage_if_its_job_is_not_finished() {
         .await
         .unwrap()
         .into_iter()
-        .map(|job| job.id)
+        .map(|(job, _)| job.id)
         .collect();
     assert_eq!(listed, [id(2), id(0)], "it hides no other");
     assert!(store.job(&id(1)).await.is_err());

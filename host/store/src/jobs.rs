@@ -128,9 +128,16 @@ fn save_attempts_and_decisions(
     for attempt in &job.attempts {
         let (reason, exit_code) = reason_columns(attempt.reason);
         db.prepare_cached(
-            "INSERT OR REPLACE INTO attempts
+            "INSERT INTO attempts
                  (job, number, image, image_id, started_at, running_at, ended_at, reason, exit_code)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             ON CONFLICT (job, number) DO UPDATE SET
+                 (image, image_id, started_at, running_at, ended_at, reason, exit_code) =
+                 (excluded.image, excluded.image_id, excluded.started_at, excluded.running_at,
+                     excluded.ended_at, excluded.reason, excluded.exit_code)
+             WHERE (image, image_id, started_at, running_at, ended_at, reason, exit_code) IS NOT
+                 (excluded.image, excluded.image_id, excluded.started_at, excluded.running_at,
+                     excluded.ended_at, excluded.reason, excluded.exit_code)",
         )?
         .execute(params![
             seq,
@@ -245,21 +252,31 @@ fn load(db: &Connection, sql: &str, key: &dyn ToSql) -> Result<Option<Job>, Fail
     Ok(found)
 }
 
-fn load_all(db: &Connection, seqs: &[i64]) -> Result<Vec<Job>, Failure> {
-    let load = |seq| load(db, select_jobs!("WHERE j.seq = ?1 ORDER BY a.number"), seq);
-    seqs.iter()
-        .filter_map(|seq| load(seq).transpose())
-        .collect()
+fn load_by_seq(db: &Connection, seq: i64) -> Result<Option<Job>, Failure> {
+    load(db, select_jobs!("WHERE j.seq = ?1 ORDER BY a.number"), &seq)
+}
+
+/// One row per decision; as [`Fields`] reads them.
+macro_rules! select_decisions {
+    ($rest:literal) => {
+        concat!(
+            "SELECT d.at, d.hook, d.attempt, d.policy, d.component_sha256, d.settings_sha256, \
+             d.read, d.outcome, d.enforced, d.verdict, d.value, d.reason, d.micros \
+             FROM decisions AS d ",
+            $rest
+        )
+    };
 }
 
 /// The decisions about a job, oldest first.
 pub(crate) fn decisions(db: &Connection, id: &JobId) -> Result<Vec<Decision>, Failure> {
-    let mut statement = db.prepare_cached(
-        "SELECT d.at, d.hook, d.attempt, d.policy, d.component_sha256, d.settings_sha256, d.read,
-             d.outcome, d.enforced, d.verdict, d.value, d.reason, d.micros
-         FROM decisions AS d JOIN jobs AS j ON d.job = j.seq WHERE j.id = ?1 ORDER BY d.seq",
-    )?;
-    let mut rows = statement.query([id.as_str()])?;
+    let sql = select_decisions!("JOIN jobs AS j ON d.job = j.seq WHERE j.id = ?1 ORDER BY d.seq");
+    load_decisions(db, sql, &id.as_str())
+}
+
+fn load_decisions(db: &Connection, sql: &str, key: &dyn ToSql) -> Result<Vec<Decision>, Failure> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query([key])?;
     let mut decisions = Vec::new();
     while let Some(row) = rows.next()? {
         decisions.push(Fields::of(row).decision()?);
@@ -267,9 +284,12 @@ pub(crate) fn decisions(db: &Connection, id: &JobId) -> Result<Vec<Decision>, Fa
     Ok(decisions)
 }
 
-/// A page of jobs, newest first. Nothing comes after a job that is not there any more, nor after
+/// A page of jobs, newest first, each with its decisions. Nothing comes after a job that is not there any more, nor after
 /// one of another owner: whoever asks cannot tell the two apart.
-pub(crate) fn page(db: &Connection, query: &JobQuery) -> Result<Vec<Job>, Failure> {
+pub(crate) fn page(
+    db: &Connection,
+    query: &JobQuery,
+) -> Result<Vec<(Job, Vec<Decision>)>, Failure> {
     let owner = query.owner.map(|owner| owner.0);
     let before = match &query.before {
         None => i64::MAX,
@@ -322,20 +342,28 @@ pub(crate) fn page(db: &Connection, query: &JobQuery) -> Result<Vec<Job>, Failur
     seqs.sort_unstable_by(|a, b| b.cmp(a));
     seqs.dedup();
     seqs.truncate(query.limit as usize);
-    // A record that is past reading hides no other.
-    let load = |seq: &i64| match load_all(db, &[*seq]) {
-        Err(Failure::Malformed(detail)) => {
-            tracing::error!(
+    let mut page = Vec::with_capacity(seqs.len());
+    for seq in seqs {
+        match with_decisions(db, seq) {
+            Ok(found) => page.extend(found),
+            // A record that is past reading hides no other.
+            Err(Failure::Malformed(detail)) => tracing::error!(
                 seq,
                 detail,
                 "the record of a job cannot be read; it is left out"
-            );
-            Ok(Vec::new())
+            ),
+            Err(failure) => return Err(failure),
         }
-        loaded => loaded,
+    }
+    Ok(page)
+}
+
+fn with_decisions(db: &Connection, seq: i64) -> Result<Option<(Job, Vec<Decision>)>, Failure> {
+    let Some(job) = load_by_seq(db, seq)? else {
+        return Ok(None);
     };
-    let pages: Result<Vec<_>, _> = seqs.iter().map(load).collect();
-    Ok(pages?.concat())
+    let sql = select_decisions!("WHERE d.job = ?1 ORDER BY d.seq");
+    Ok(Some((job, load_decisions(db, sql, &seq)?)))
 }
 
 /// Every job but the removed, in the order of acceptance.
@@ -352,5 +380,6 @@ fn in_states(db: &Connection, wanted: impl Fn(Lifecycle) -> bool) -> Result<Vec<
         }
     }
     seqs.sort_unstable();
-    load_all(db, &seqs)
+    let load = |seq| load_by_seq(db, seq).transpose();
+    seqs.into_iter().filter_map(load).collect()
 }

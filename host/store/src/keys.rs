@@ -70,7 +70,7 @@ pub(crate) fn follow(db: &Connection, job: &Job) -> Result<(), Failure> {
 
 /// Lets a job's keys stand until then.
 pub(crate) fn keep_until(db: &Connection, job: &JobId, until: Timestamp) -> Result<(), Failure> {
-    db.prepare_cached("UPDATE keys SET until = ?2 WHERE job_id = ?1")?
+    db.prepare_cached("UPDATE keys SET until = ?2 WHERE job_id = ?1 AND until IS NOT ?2")?
         .execute((job.as_str(), until.as_millis()))?;
     Ok(())
 }

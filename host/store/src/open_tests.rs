@@ -36,7 +36,7 @@ async fn jobs_are_there_after_reopening_and_their_order_goes_on() {
         .await
         .unwrap()
         .into_iter()
-        .map(|job| job.id)
+        .map(|(job, _)| job.id)
         .collect();
     assert_eq!(page, [id(3), id(2), id(1), id(0)]);
 }

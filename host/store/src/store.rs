@@ -165,7 +165,7 @@ impl Store for SqliteStore {
         })
     }
 
-    async fn page(&self, query: &JobQuery) -> Result<Vec<Job>, StoreError> {
+    async fn page(&self, query: &JobQuery) -> Result<Vec<(Job, Vec<Decision>)>, StoreError> {
         let query = query.clone();
         self.list("listing jobs", move |db| jobs::page(db, &query))
             .await

@@ -373,7 +373,7 @@ async fn pages_come_newest_first_and_stay_where_they_are() {
         };
         let page = store.page(&query).await.unwrap();
         page.iter()
-            .map(|job| job.id.as_str().parse::<u32>().unwrap())
+            .map(|(job, _)| job.id.as_str().parse::<u32>().unwrap())
             .collect::<Vec<_>>()
     };
     assert_eq!(ask(None, &[], None, 3).await, [29, 28, 27]);

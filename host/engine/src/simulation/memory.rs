@@ -300,9 +300,10 @@ impl Store for Sim {
         self.read(|world| world.memory.keyed(key, now)).await
     }
 
-    async fn page(&self, _: &JobQuery) -> Result<Vec<Job>, StoreError> {
-        let all = |world: &World| world.memory.jobs.iter().map(|j| Job::clone(j)).collect();
-        self.read(all).await
+    async fn page(&self, _: &JobQuery) -> Result<Vec<(Job, Vec<Decision>)>, StoreError> {
+        let job = |job: &Arc<Job>| (Job::clone(job), Vec::new());
+        self.read(|world| world.memory.jobs.iter().map(job).collect())
+            .await
     }
 
     async fn unfinished(&self) -> Result<Vec<Job>, StoreError> {
