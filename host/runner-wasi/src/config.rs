@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use domain::InstanceId;
 use engine::Clock;
 
 /// The embedded runner.
 pub struct WasiConfig {
+    /// Whose jobs these are: only what carries this name is listed.
+    pub instance: InstanceId,
     /// Where the components are.
     pub components: Dir,
     /// From `REGISTRY/NAME[:TAG][@DIGEST]`, as the gate permits images, to a file below
@@ -17,7 +20,8 @@ pub struct WasiConfig {
     pub jobs: Dir,
     /// Bytes of a job's stdout and stderr that are kept; what comes after them is not.
     pub output_max: u64,
-    /// Bytes that a job may have on `/data`; it is killed when it has more. 0 is no limit.
+    /// Bytes that a job may have on `/data`, where each file and directory counts for 4 KiB at
+    /// least; it is killed when it has more. 0 is no limit.
     pub data_max: u64,
     /// Threads that jobs run on; at least 1.
     pub threads: usize,

@@ -1,15 +1,25 @@
-//! What is on disk of jobs: a directory each, with `data/`, `output`, and `started` once it ran.
+//! What is on disk of jobs: a directory each, with `data/`, `output`, and `created`, which tells of
+//! the job and is called `started` once it ran.
+//!
+//! None of it is synced: a job costs no wait for the disk. What a crash of the machine may take, of
+//! jobs of its last seconds alone, is never more than it leaves. Without `started` a job that left
+//! data still ran; one whose directory does not tell of it is not taken up when the store is lost
+//! too, and is left alone.
 
 use std::io;
 use std::sync::Arc;
 
 use cap_std::fs::{Dir, File, OpenOptions};
-use domain::{Leftovers, Timestamp};
+use domain::Leftovers;
 use gate::ContainerName;
 use rustix::fs::fstatvfs;
 
+use crate::about::About;
+use crate::tree;
+
 const DATA: &str = "data";
 const OUTPUT: &str = "output";
+const CREATED: &str = "created";
 const STARTED: &str = "started";
 
 /// The directories of jobs. Cheap to clone.
@@ -21,65 +31,76 @@ impl Disk {
         Self(Arc::new(jobs))
     }
 
-    /// Makes a job's directory; one that is there already is taken.
-    pub(crate) fn make(&self, name: &ContainerName) -> io::Result<(Dir, File)> {
+    /// Makes the directory of a job; one of a job that never ran is taken. `None` when it ran.
+    pub(crate) fn make(&self, name: &ContainerName, about: &About) -> io::Result<Option<Made>> {
         let path = name.to_string();
-        let fine = |result: io::Result<()>| match result {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(()),
-        };
-        fine(self.0.create_dir(&path))?;
+        let is_there = !made(self.0.create_dir(&path))?;
         let dir = self.0.open_dir(&path)?;
-        fine(dir.create_dir(DATA))?;
+        if is_there && ran(&dir)? {
+            return Ok(None);
+        }
+        made(dir.create_dir(DATA))?;
+        dir.write(CREATED, about.to_json())?;
         let mut options = OpenOptions::new();
         options.create(true).append(true);
-        Ok((dir.open_dir(DATA)?, dir.open_with(OUTPUT, &options)?))
+        Ok(Some(Made {
+            data: dir.open_dir(DATA)?,
+            output: dir.open_with(OUTPUT, &options)?,
+            dir,
+        }))
     }
 
-    /// Notes that a job runs from now on.
-    pub(crate) fn mark_started(&self, name: &ContainerName, at: Timestamp) -> io::Result<()> {
-        self.0
-            .write(format!("{name}/{STARTED}"), at.as_millis().to_string())
+    /// What there is of a job.
+    pub(crate) fn trace(&self, name: &ContainerName) -> io::Result<Trace> {
+        Ok(match unless_missing(self.0.open_dir(name.to_string()))? {
+            None => Trace::Nothing,
+            Some(dir) if ran(&dir)? => Trace::Ran,
+            Some(_) => Trace::Created,
+        })
     }
 
-    /// Whether there is anything of a job.
-    pub(crate) fn has(&self, name: &ContainerName) -> bool {
-        self.0.is_dir(name.to_string())
-    }
-
-    /// Since when a job ran, if it ever did.
-    pub(crate) fn started(&self, name: &ContainerName) -> io::Result<Option<Timestamp>> {
-        match self.0.read_to_string(format!("{name}/{STARTED}")) {
-            Ok(millis) => Ok(Some(Timestamp::from_millis(millis.parse().unwrap_or(0)))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+    /// What a job's directory tells of it, and whether it ran; `None` when it does not tell.
+    pub(crate) fn about(&self, name: &ContainerName) -> io::Result<Option<(About, bool)>> {
+        let Some(dir) = unless_missing(self.0.open_dir(name.to_string()))? else {
+            return Ok(None);
+        };
+        for file in [STARTED, CREATED] {
+            if let Some(json) = unless_missing(dir.read(file))? {
+                let ran = ran(&dir)?;
+                return Ok(About::from_json(&json).map(|about| (about, ran)));
+            }
         }
+        Ok(None)
     }
 
     /// A job's output, to read.
     pub(crate) fn output(&self, name: &ContainerName) -> io::Result<Option<File>> {
-        match self.0.open(format!("{name}/{OUTPUT}")) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        unless_missing(self.0.open(format!("{name}/{OUTPUT}")))
+    }
+
+    /// A job's data, to read; `None` when there is no such job.
+    pub(crate) fn data(&self, name: &ContainerName) -> io::Result<Option<Dir>> {
+        unless_missing(self.0.open_dir(format!("{name}/{DATA}")))
     }
 
     /// What is in a job's data; `None` when there is no such job.
     pub(crate) fn leftovers(&self, name: &ContainerName) -> io::Result<Option<Leftovers>> {
-        match self.0.open_dir(format!("{name}/{DATA}")) {
-            Ok(data) => count(&data).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let data = self.data(name)?;
+        data.map(|data| tree::size(data, u64::MAX).map(|size| size.files))
+            .transpose()
     }
 
-    /// Removes all of a job.
+    /// Removes all of a job: last what tells that there was one.
     pub(crate) fn remove(&self, name: &ContainerName) -> io::Result<()> {
-        match self.0.remove_dir_all(name.to_string()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
+        let path = name.to_string();
+        let Some(dir) = unless_missing(self.0.open_dir(&path))? else {
+            return Ok(());
+        };
+        if let Some(data) = unless_missing(dir.open_dir(DATA))? {
+            tree::clear(&data)?;
         }
+        tree::clear(&dir)?;
+        unless_missing(self.0.remove_dir(&path)).map(drop)
     }
 
     /// Bytes that jobs can still write.
@@ -99,46 +120,50 @@ impl Disk {
     }
 }
 
-/// How deep directories are looked into. Nobody who works goes deeper, and each level takes a
-/// file descriptor of the service.
-const DEPTH_MAX: usize = 64;
-
-/// Sums up regular files; links are not followed.
-///
-/// # Errors
-/// Also when directories are nested deeper than [`DEPTH_MAX`].
-pub(crate) fn count(dir: &Dir) -> io::Result<Leftovers> {
-    let mut left = Leftovers {
-        media_bytes: 0,
-        total_bytes: 0,
-    };
-    add_up(dir, 0, &mut left)?;
-    Ok(left)
+/// A job's directory, made.
+pub(crate) struct Made {
+    dir: Dir,
+    pub(crate) data: Dir,
+    pub(crate) output: File,
 }
 
-fn add_up(dir: &Dir, depth: usize, left: &mut Leftovers) -> io::Result<()> {
-    if depth > DEPTH_MAX {
-        return Err(io::Error::other(format!(
-            "directories are nested deeper than {DEPTH_MAX}"
-        )));
+impl Made {
+    /// Notes that the job runs from now on.
+    pub(crate) fn mark_started(&self) -> io::Result<()> {
+        self.dir.rename(CREATED, &self.dir, STARTED)
     }
-    for entry in dir.entries()? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            add_up(&entry.open_dir()?, depth + 1, left)?;
-        } else if kind.is_file() {
-            let bytes = entry.metadata()?.len();
-            left.total_bytes = left.total_bytes.saturating_add(bytes);
-            let name = entry.file_name();
-            if name
-                .to_string_lossy()
-                .to_ascii_lowercase()
-                .ends_with(".mp4")
-            {
-                left.media_bytes = left.media_bytes.saturating_add(bytes.max(1));
-            }
-        }
+}
+
+/// How far a job came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trace {
+    Nothing,
+    Created,
+    Ran,
+}
+
+/// Whether the job of a directory ran: it was noted, or it left something.
+fn ran(dir: &Dir) -> io::Result<bool> {
+    if dir.try_exists(STARTED)? {
+        return Ok(true);
     }
-    Ok(())
+    let data = unless_missing(dir.read_dir(DATA))?;
+    Ok(data.is_some_and(|mut data| data.next().is_some()))
+}
+
+/// False for what was there before.
+fn made(result: io::Result<()>) -> io::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn unless_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }

@@ -1,6 +1,5 @@
 //! One job that runs, or ran, in this process.
 
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,16 +9,19 @@ use engine::{Clock, Sighting};
 use tokio::io::DuplexStream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::disk;
 use crate::output::Output;
 use crate::sandbox::{Ended, Given, KILLED, Program, Sandbox};
+use crate::tree;
 
-/// How often it is looked at how much a job has on `/data`.
-const LOOK: Duration = Duration::from_secs(2);
+/// The pause between two looks at how much a job has on `/data`, from the first to the second: ten
+/// times as long as a look takes.
+const LOOK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// How many looks in a row may fail. Files come and go while they are counted, but not always.
+const FAILED_LOOKS: u32 = 10;
 
 /// A job with a program. Killed when dropped.
 pub(crate) struct Job {
@@ -29,12 +31,14 @@ pub(crate) struct Job {
     /// Its standard input ends when this is taken.
     stdin: Mutex<Option<DuplexStream>>,
     kill: CancellationToken,
+    task: AbortHandle,
     output: watch::Receiver<u64>,
 }
 
 /// What a run is bounded by, beside what its sandbox does.
 pub(crate) struct Bounds {
     pub(crate) data: Dir,
+    /// Bytes; 0 is no limit.
     pub(crate) data_max: u64,
 }
 
@@ -55,7 +59,7 @@ impl Job {
         let (sandbox, program, given) = run;
         let output = given.output.clone();
         let written = output.written();
-        threads.spawn(async move {
+        let task = threads.spawn(async move {
             let ended = tokio::select! {
                 ended = program.run(&sandbox, given) => ended,
                 () = too_much(bounds, &output) => Ended { code: KILLED, out_of_memory: false },
@@ -75,6 +79,7 @@ impl Job {
             sighting,
             stdin: Mutex::new(Some(stdin)),
             kill,
+            task: task.abort_handle(),
             output: written,
         }
     }
@@ -112,6 +117,16 @@ impl Job {
         self.kill.cancel();
     }
 
+    /// Ends it without an exit; false when it has one.
+    pub(crate) fn lose(&self) -> bool {
+        self.task.abort();
+        !matches!(self.sighting(), Sighting::Ended(_))
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        matches!(self.sighting(), Sighting::Running { .. })
+    }
+
     pub(crate) fn output(&self) -> watch::Receiver<u64> {
         self.output.clone()
     }
@@ -123,25 +138,32 @@ impl Drop for Job {
     }
 }
 
-/// Returns when a job has more data than it may, or so that nobody can look at all of it.
+/// Returns when a job has more data than it may, or never lets anybody look at all of it.
 async fn too_much(bounds: Bounds, output: &Output) {
     let Bounds { data, data_max } = bounds;
+    if data_max == 0 {
+        return std::future::pending().await;
+    }
     let data = Arc::new(data);
-    loop {
-        sleep(LOOK).await;
+    let (mut pause, mut failed) = (LOOK.0, 0);
+    let why = loop {
+        sleep(pause).await;
+        let begun = Instant::now();
         let looked = spawn_blocking({
             let data = Arc::clone(&data);
-            move || disk::count(&data)
+            move || tree::size(&*data, data_max)
         });
-        let why = match looked.await {
-            Ok(Ok(left)) if data_max > 0 && left.total_bytes > data_max => {
-                format!("more than {data_max} bytes on /data")
+        match looked.await {
+            Ok(Ok(size)) if size.on_disk > data_max => {
+                break format!("more than {data_max} bytes on /data");
             }
-            Ok(Err(error)) if error.kind() == io::ErrorKind::Other => error.to_string(),
-            // Files come and go while they are counted; the next look counts again.
-            _ => continue,
-        };
-        output.say(&format!("killed: {why}\n"));
-        return;
-    }
+            Ok(Ok(_)) => failed = 0,
+            Ok(Err(error)) if failed == FAILED_LOOKS => {
+                break format!("what is on /data cannot be counted: {error}");
+            }
+            _ => failed += 1,
+        }
+        pause = (begun.elapsed() * 10).clamp(LOOK.0, LOOK.1);
+    };
+    output.say(&format!("killed: {why}\n"));
 }

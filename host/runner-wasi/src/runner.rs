@@ -3,49 +3,69 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cap_std::fs::File;
-use domain::{ImageId, Leftovers};
+use domain::{ImageId, InstanceId, Leftovers};
 use engine::{
-    Clock, LaunchError, Launched, LogStream, LogsUntil, PrepareError, Runner, RunnerError,
-    Sighting, StartTicket,
+    Clock, Described, FileStream, FilesError, LaunchError, Launched, LogStream, LogsUntil,
+    PrepareError, Runner, RunnerError, Sighting, StartTicket, file_stream,
 };
+use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
 use gate::{ContainerName, ImagePermit, LaunchPermit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
+use crate::about::{About, PLAN};
+use crate::archive;
 use crate::components::Components;
 use crate::config::{WasiConfig, WasiError};
-use crate::disk::Disk;
+use crate::disk::{Disk, Trace};
 use crate::job::{Bounds, Job};
+use crate::network::Site;
 use crate::output::{Output, read_part};
 use crate::sandbox::{Given, Sandbox};
 
-/// The label that tells what a launch allows.
-const PLAN_LABEL: &str = "io.offloader.plan-sha256";
+/// The jobs that were started in this process and not removed.
+#[derive(Default)]
+struct Jobs {
+    by_name: HashMap<ContainerName, Arc<Job>>,
+    /// No job is started any more.
+    closed: bool,
+}
 
 /// Runs jobs inside this process.
 pub struct WasiRunner {
+    instance: InstanceId,
     sandbox: Arc<Sandbox>,
     components: Arc<Components>,
     disk: Disk,
-    jobs: RwLock<HashMap<ContainerName, Arc<Job>>>,
+    jobs: RwLock<Jobs>,
     clock: Arc<dyn Clock>,
     output_max: u64,
     data_max: u64,
     /// Threads of their own: what a job computes does not hold up the service. Taken by drop only.
     threads: Option<Runtime>,
+    /// Threads of its own that may wait for the disk, and only a few: with as many as the service
+    /// may have they keep each other from working. Taken by drop only.
+    disk_threads: Option<Runtime>,
 }
+
+/// How many threads may wait for the disk: more than a few large removals at once.
+const DISK_THREADS: usize = 8;
 
 impl Drop for WasiRunner {
     /// Jobs that were not asked to end before do not get the time to.
     fn drop(&mut self) {
-        if let Some(threads) = self.threads.take() {
-            threads.shutdown_background();
-        }
+        let threads = [self.threads.take(), self.disk_threads.take()];
+        threads
+            .into_iter()
+            .flatten()
+            .for_each(Runtime::shutdown_background);
     }
 }
 
@@ -61,7 +81,12 @@ impl WasiRunner {
             .thread_name("job")
             .enable_all()
             .build()?;
+        let disk_threads = Builder::new_current_thread()
+            .max_blocking_threads(DISK_THREADS)
+            .thread_name("job-disk")
+            .build()?;
         Ok(Self {
+            instance: config.instance,
             sandbox: Arc::new(sandbox),
             components: Arc::new(Components::new(config.components, config.images)),
             disk: Disk::new(config.jobs),
@@ -70,12 +95,42 @@ impl WasiRunner {
             output_max: config.output_max,
             data_max: config.data_max,
             threads: Some(threads),
+            disk_threads: Some(disk_threads),
         })
+    }
+
+    /// Starts no job any more, asks those that run to end, and gives them this time to. Those that
+    /// have not ended then are lost, as they would be at the end of the process; the number of
+    /// them.
+    pub async fn shut_down(&self, within: Duration) -> usize {
+        let running: Vec<_> = {
+            let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
+            jobs.closed = true;
+            let running = jobs.by_name.values().filter(|job| job.runs());
+            running.cloned().collect()
+        };
+        running.iter().for_each(|job| job.terminate());
+        let all_ended = || join_all(running.iter().map(|job| job.ended()));
+        if timeout(within, all_ended()).await.is_ok() {
+            return 0;
+        }
+        let lost = running.iter().filter(|job| job.lose()).count();
+        all_ended().await;
+        lost
     }
 
     fn job(&self, name: &ContainerName) -> Option<Arc<Job>> {
         let jobs = self.jobs.read().unwrap_or_else(PoisonError::into_inner);
-        jobs.get(name).cloned()
+        jobs.by_name.get(name).cloned()
+    }
+
+    /// Runs what may wait for the disk.
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let threads = self.disk_threads.as_ref().expect("taken by drop only");
+        threads.spawn_blocking(work)
     }
 
     /// Work on the disk, where it holds up nobody.
@@ -90,7 +145,7 @@ impl WasiRunner {
             detail,
             unreachable: false,
         };
-        match spawn_blocking(move || work(&disk)).await {
+        match self.blocking(move || work(&disk)).await {
             Ok(result) => result.map_err(|error| fail(error.to_string())),
             Err(error) => Err(fail(error.to_string())),
         }
@@ -102,7 +157,9 @@ impl Runner for WasiRunner {
     async fn prepare(&self, image: &ImagePermit) -> Result<ImageId, PrepareError> {
         let (components, sandbox) = (Arc::clone(&self.components), Arc::clone(&self.sandbox));
         let image = image.image().clone();
-        let program = spawn_blocking(move || components.get(&sandbox, &image)).await;
+        let program = self
+            .blocking(move || components.get(&sandbox, &image))
+            .await;
         let program = program.map_err(|error| RunnerError {
             operation: "compile",
             detail: error.to_string(),
@@ -117,7 +174,7 @@ impl Runner for WasiRunner {
         ticket: &StartTicket,
     ) -> Result<Launched, LaunchError> {
         let name = permit.name();
-        let plan = permit.labels().get(PLAN_LABEL).cloned().unwrap_or_default();
+        let plan = permit.labels().get(PLAN).cloned().unwrap_or_default();
         if let Some(job) = self.job(name) {
             return if job.plan() == plan {
                 Ok(Launched {
@@ -129,77 +186,78 @@ impl Runner for WasiRunner {
                 })
             };
         }
-        let (components, sandbox) = (Arc::clone(&self.components), Arc::clone(&self.sandbox));
-        let image = permit.image().clone();
-        let program = spawn_blocking(move || components.get(&sandbox, &image))
-            .await
-            .map_err(|error| LaunchError::Refused(error.to_string()))?
-            .map_err(|error| LaunchError::Refused(error.to_string()))?;
-        if program.id != *permit.image_id() {
-            return Err(LaunchError::ImageChanged {
-                found: program.id.to_string(),
-                authorized: permit.image_id().to_string(),
-            });
-        }
-        let made = self
-            .on_disk("create", {
-                let name = name.clone();
-                move |disk| {
-                    let started = disk.started(&name)?;
-                    let (data, output) = disk.make(&name)?;
-                    Ok((started, data.try_clone()?, data, output))
+        let created = {
+            let about = About::new(permit, self.clock.now());
+            let (components, sandbox) = (Arc::clone(&self.components), Arc::clone(&self.sandbox));
+            let (disk, name, image) = (self.disk.clone(), name.clone(), permit.image().clone());
+            let authorized = permit.image_id().clone();
+            self.blocking(move || {
+                let program = components.get(&sandbox, &image).map_err(refused)?;
+                if program.id != authorized {
+                    return Err(LaunchError::ImageChanged {
+                        found: program.id.to_string(),
+                        authorized: authorized.to_string(),
+                    });
                 }
+                let made = disk.make(&name, &about).map_err(refused)?;
+                // It ran in a process that is gone, or could not be begun nor cleared away.
+                let made = made.ok_or(LaunchError::Gone)?;
+                Ok((program, made))
             })
-            .await;
-        let (started, data, looked_at, output) =
-            made.map_err(|error| LaunchError::Refused(error.detail))?;
-        if started.is_some() {
-            // It ran in a process that is gone, or could not be begun nor cleared away.
-            return Err(LaunchError::Gone);
-        }
+        };
+        let (program, made) = created.await.map_err(refused)??;
         if ticket.ask(&name.to_string()) != engine::Leave::Given {
             self.remove(name).await?;
             return Err(LaunchError::Withdrawn);
         }
-        let now = self.clock.now();
-        let marked = {
-            let name = name.clone();
-            self.on_disk("start", move |disk| disk.mark_started(&name, now))
-                .await
+        let marked = self.on_disk("start", |_| made.mark_started().map(|()| made));
+        let made = match marked.await {
+            Ok(made) => made,
+            Err(error) => {
+                self.remove(name).await?;
+                return Err(LaunchError::Refused(error.detail));
+            }
         };
-        if let Err(error) = marked {
-            self.remove(name).await?;
-            return Err(LaunchError::Refused(error.detail));
-        }
+        let looked_at = made.data.try_clone().map_err(refused)?;
         let (stdin, own_stdin) = tokio::io::duplex(1);
         let given = Given {
             env: permit
                 .env()
                 .map(|(name, value)| (name.to_owned(), value.reveal().to_owned()))
                 .collect(),
-            data,
+            data: made.data,
             memory_max: permit.memory_bytes(),
             site: site(permit),
             stdin: own_stdin,
-            output: Output::new(output, self.output_max),
+            output: Output::new(made.output, self.output_max),
         };
         let bounds = Bounds {
             data: looked_at,
             data_max: self.data_max,
         };
-        let threads = self.threads.as_ref().expect("taken by drop only").handle();
-        let job = Arc::new(Job::start(
-            threads,
-            (Arc::clone(&self.sandbox), program, given),
-            bounds,
-            stdin,
-            Arc::clone(&self.clock),
-            plan,
-        ));
-        let at = job.started_at();
-        let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
-        jobs.insert(name.clone(), job);
-        Ok(Launched { at })
+        let start = || {
+            let threads = self.threads.as_ref().expect("taken by drop only").handle();
+            let run = (Arc::clone(&self.sandbox), program, given);
+            Job::start(threads, run, bounds, stdin, Arc::clone(&self.clock), plan)
+        };
+        let started = {
+            let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
+            // Otherwise it would begin unseen by whoever asks all jobs to end.
+            (!jobs.closed).then(|| {
+                let job = Arc::new(start());
+                jobs.by_name.insert(name.clone(), Arc::clone(&job));
+                job
+            })
+        };
+        match started {
+            Some(job) => Ok(Launched {
+                at: job.started_at(),
+            }),
+            None => {
+                self.remove(name).await?;
+                Err(LaunchError::Withdrawn)
+            }
+        }
     }
 
     async fn inspect(&self, name: &ContainerName) -> Result<Sighting, RunnerError> {
@@ -208,10 +266,10 @@ impl Runner for WasiRunner {
         }
         let name = name.clone();
         self.on_disk("inspect", move |disk| {
-            Ok(match disk.started(&name)? {
-                Some(_) => Sighting::Lost,
-                None if disk.has(&name) => Sighting::Created,
-                None => Sighting::Absent,
+            Ok(match disk.trace(&name)? {
+                Trace::Nothing => Sighting::Absent,
+                Trace::Created => Sighting::Created,
+                Trace::Ran => Sighting::Lost,
             })
         })
         .await
@@ -244,6 +302,17 @@ impl Runner for WasiRunner {
             .await
     }
 
+    async fn files(&self, name: &ContainerName) -> Result<Option<FileStream>, FilesError> {
+        let job = self.job(name).map(|job| job.sighting());
+        if matches!(job, Some(Sighting::Running { .. })) {
+            return Err(FilesError::Running);
+        }
+        let name = name.clone();
+        let data = self.on_disk("fetch the files", move |disk| disk.data(&name));
+        let data = data.await?;
+        Ok(data.map(|data| file_stream(move |out| archive::write(&data, out))))
+    }
+
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError> {
         if let Some(job) = self.job(name) {
             job.kill();
@@ -255,7 +324,7 @@ impl Runner for WasiRunner {
         };
         if removed.is_ok() {
             let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
-            jobs.remove(name);
+            jobs.by_name.remove(name);
         }
         removed
     }
@@ -278,7 +347,15 @@ impl Runner for WasiRunner {
     }
 
     async fn list(&self) -> Result<Vec<ContainerName>, RunnerError> {
-        self.on_disk("list", Disk::list).await
+        let mut names = self.on_disk("list", Disk::list).await?;
+        names.retain(|name| *name.instance() == self.instance);
+        Ok(names)
+    }
+
+    async fn describe(&self, name: &ContainerName) -> Result<Option<Described>, RunnerError> {
+        let name = name.clone();
+        let about = self.on_disk("describe", move |disk| disk.about(&name));
+        Ok(about.await?.and_then(|(about, ran)| about.describe(ran)))
     }
 
     async fn free_bytes(&self) -> Result<Option<u64>, RunnerError> {
@@ -292,21 +369,14 @@ impl Runner for WasiRunner {
     }
 }
 
-/// `HOST:PORT` of the job's site; without one it can reach nothing.
-fn site(permit: &LaunchPermit) -> Option<Arc<str>> {
+/// The job's site; without one it can reach nothing.
+fn site(permit: &LaunchPermit) -> Option<Arc<Site>> {
     let (_, url) = permit.env().find(|(name, _)| *name == "SITE_URL")?;
-    let url = url.reveal();
-    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-    let host = rest.split('/').next().unwrap_or_default();
-    let port = if scheme == "https" { 443 } else { 80 };
-    let has_port = host
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-    Some(if has_port {
-        host.into()
-    } else {
-        format!("{host}:{port}").into()
-    })
+    Some(Arc::new(Site::new(&url.reveal().parse().ok()?)))
+}
+
+fn refused(error: impl ToString) -> LaunchError {
+    LaunchError::Refused(error.to_string())
 }
 
 /// A job whose output is read until it ends.

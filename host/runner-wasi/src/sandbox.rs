@@ -1,6 +1,5 @@
 //! The WebAssembly engine that jobs run in, and what a job can reach.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
@@ -8,16 +7,16 @@ use std::time::Duration;
 
 use domain::ImageId;
 use tokio::io::DuplexStream;
-use tokio::task::spawn_blocking;
 use wasmtime::component::{Component, HasData, Linker, Resource, ResourceTable};
 use wasmtime::{Config, Engine, ResourceLimiter, Store};
 use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::filesystem::{Descriptor, Dir, FsPerms, OpenMode};
 use wasmtime_wasi::p2::bindings::filesystem::preopens;
+use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup;
 use wasmtime_wasi::p2::bindings::{Command, CommandPre};
-use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 
+use crate::network::Site;
 use crate::output::Output;
 
 /// How often a job that computes makes room for others, and can be killed.
@@ -43,9 +42,10 @@ impl Sandbox {
         let engine = Engine::new(&config)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        // The one directory there is was opened by the runner, not by its path.
         linker.allow_shadowing(true);
+        // The one directory there is was opened by the runner, not by its path.
         preopens::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
+        ip_name_lookup::add_to_linker::<_, Own>(&mut linker, |guest| guest)?;
         let ended = Arc::new(AtomicBool::new(false));
         thread::Builder::new()
             .name("job-ticker".to_owned())
@@ -92,8 +92,8 @@ pub(crate) struct Given {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) data: cap_std::fs::Dir,
     pub(crate) memory_max: u64,
-    /// `HOST:PORT` of the one place that it can reach.
-    pub(crate) site: Option<Arc<str>>,
+    /// The one place that it can reach.
+    pub(crate) site: Option<Arc<Site>>,
     /// Its standard input: nothing comes, until it ends.
     pub(crate) stdin: DuplexStream,
     pub(crate) output: Output,
@@ -147,10 +147,11 @@ async fn call(instance: &Command, store: &mut Store<Guest>) -> wasmtime::Result<
 }
 
 /// The state of one run.
-struct Guest {
+pub(crate) struct Guest {
     wasi: WasiCtx,
     table: ResourceTable,
     data: cap_std::fs::Dir,
+    site: Option<Arc<Site>>,
     memory: u64,
     memory_max: u64,
     table_elements: usize,
@@ -175,16 +176,17 @@ impl Guest {
             .stderr(output)
             .allow_tcp(site.is_some())
             .allow_ip_name_lookup(site.is_some())
-            .socket_addr_check(move |address, wanted| {
+            .socket_addr_check({
                 let site = site.clone();
-                Box::pin(async move {
-                    match wanted {
-                        SocketAddrUse::TcpConnect => is_site(site, address).await,
-                        // A socket is bound to any port of its own before it connects.
-                        SocketAddrUse::TcpBind => address.port() == 0,
-                        _ => false,
-                    }
-                })
+                move |address, wanted| {
+                    let site = site.clone();
+                    Box::pin(async move {
+                        match site {
+                            Some(site) => site.permits(address, wanted).await,
+                            None => false,
+                        }
+                    })
+                }
             });
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
@@ -192,22 +194,17 @@ impl Guest {
             wasi: wasi.build(),
             table,
             data,
+            site,
             memory: 0,
             memory_max,
             table_elements: 0,
             out_of_memory: false,
         }
     }
-}
 
-/// Whether an address is one of the site's, as its name is resolved now: a call takes hours, in
-/// which a site may move.
-async fn is_site(site: Option<Arc<str>>, address: SocketAddr) -> bool {
-    let Some(site) = site else {
-        return false;
-    };
-    let found = spawn_blocking(move || site.to_socket_addrs()).await;
-    found.is_ok_and(|found| found.is_ok_and(|mut found| found.any(|found| found == address)))
+    pub(crate) fn site(&self) -> Option<&Site> {
+        self.site.as_deref()
+    }
 }
 
 impl WasiView for Guest {

@@ -7,7 +7,7 @@
 )]
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::time::Duration;
 use std::{env, fs, io, process, thread};
 
@@ -66,6 +66,21 @@ fn act(word: &str, argument: &str) {
                 println!("{name}={value}");
             }
         }
+        "files" => {
+            for file in 0..number() {
+                fs::write(format!("/data/{file}"), "").expect("a file");
+            }
+        }
+        "nest" => {
+            let (depth, file) = argument.split_once('=').expect("a depth and a file");
+            nest(depth.parse().expect("a number"), file);
+        }
+        "resolve" => tell(word, argument.to_socket_addrs().map(drop)),
+        "udp" => {
+            let sent = UdpSocket::bind("0.0.0.0:0").and_then(|own| own.send_to(b"x", argument));
+            tell(word, sent.map(drop));
+        }
+        "listen" => tell(word, TcpListener::bind(argument).map(drop)),
         "connect" => tell(word, TcpStream::connect(argument).map(drop)),
         other => panic!("{other}?"),
     }
@@ -75,5 +90,28 @@ fn tell(what: &str, result: io::Result<()>) {
     match result {
         Ok(()) => println!("{what} worked"),
         Err(error) => println!("{what} failed: {error}"),
+    }
+}
+
+/// Makes so many directories, each in the one before, and a file in the last. A path may only have
+/// a part of that length, so that what is made moves into the end of the next part.
+fn nest(depth: usize, file: &str) {
+    const PART: usize = 1000;
+    let (mut made, mut below) = (0, None);
+    while made < depth {
+        let top = format!("/data/{made}");
+        let mut path = top.clone();
+        for _ in 0..PART.min(depth - made) {
+            fs::create_dir(&path).expect("a directory");
+            path += "/d";
+        }
+        match below {
+            Some(below) => fs::rename(below, &path).expect("it moves"),
+            None => {
+                fs::write(path.trim_end_matches("d").to_owned() + file, "12345").expect("a file")
+            }
+        }
+        made += PART.min(depth - made);
+        below = Some(top);
     }
 }
