@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use domain::InstanceId;
@@ -14,7 +15,23 @@ use crate::config::{Config, Wasi};
 use crate::job_output::LoggingRunner;
 use crate::state::StateDir;
 
-/// The runner that the configuration names.
+/// Jobs that end with this service.
+pub(crate) struct Embedded {
+    runner: Arc<WasiRunner>,
+    shutdown_timeout: Duration,
+}
+
+impl Embedded {
+    /// Lets the jobs end, for as long as they are given. No other starts meanwhile.
+    pub(crate) async fn end(&self) {
+        let lost = self.runner.shut_down(self.shutdown_timeout).await;
+        if lost > 0 {
+            tracing::warn!(lost, "jobs did not end in jobs.wasi.shutdown_timeout");
+        }
+    }
+}
+
+/// The runner that the configuration names, and once more where its jobs end with this service.
 ///
 /// # Errors
 /// When the configuration names something that is not there or makes no sense.
@@ -23,16 +40,27 @@ pub(crate) fn make(
     instance: &InstanceId,
     state: &StateDir,
     clock: Arc<dyn Clock>,
-) -> anyhow::Result<Arc<dyn Runner>> {
-    let runner: Arc<dyn Runner> = match &config.jobs.wasi {
-        Some(wasi) => Arc::new(embedded(wasi, state, clock)?),
-        None => Arc::new(docker(config, instance.clone())?),
+) -> anyhow::Result<(Arc<dyn Runner>, Option<Embedded>)> {
+    let (runner, embedded): (Arc<dyn Runner>, _) = match &config.jobs.wasi {
+        Some(wasi) => {
+            let runner = Arc::new(wasi_runner(wasi, instance.clone(), state, clock)?);
+            let shutdown_timeout = wasi.shutdown_timeout;
+            (
+                Arc::clone(&runner) as _,
+                Some(Embedded {
+                    runner,
+                    shutdown_timeout,
+                }),
+            )
+        }
+        None => (Arc::new(docker(config, instance.clone())?), None),
     };
-    Ok(if config.jobs.output_logs {
+    let runner = if config.jobs.output_logs {
         Arc::new(LoggingRunner::new(runner))
     } else {
         runner
-    })
+    };
+    Ok((runner, embedded))
 }
 
 fn docker(config: &Config, instance: InstanceId) -> anyhow::Result<DockerRunner> {
@@ -47,7 +75,12 @@ fn docker(config: &Config, instance: InstanceId) -> anyhow::Result<DockerRunner>
     Ok(DockerRunner::connect(docker)?)
 }
 
-fn embedded(wasi: &Wasi, state: &StateDir, clock: Arc<dyn Clock>) -> anyhow::Result<WasiRunner> {
+fn wasi_runner(
+    wasi: &Wasi,
+    instance: InstanceId,
+    state: &StateDir,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<WasiRunner> {
     let path = wasi.components.display();
     let components = ambient::open_dir(&wasi.components)
         .with_context(|| format!("cannot open jobs.wasi.components {path}"))?;
@@ -57,6 +90,7 @@ fn embedded(wasi: &Wasi, state: &StateDir, clock: Arc<dyn Clock>) -> anyhow::Res
         .and_then(|threads| usize::try_from(threads).ok());
     tracing::info!(components = %path, "jobs run inside this service and end with it");
     Ok(WasiRunner::new(WasiConfig {
+        instance,
         components,
         images: wasi.images.clone(),
         jobs: state.jobs()?,

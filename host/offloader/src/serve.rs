@@ -20,6 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::ambient;
 use crate::clock::SteadyClock;
+use crate::runner::Embedded;
 use crate::config::Config;
 use crate::policies::PolicyKeeper;
 use crate::state::StateDir;
@@ -37,6 +38,8 @@ const IDLE: Duration = Duration::from_secs(120);
 pub(crate) struct Service {
     engine: Engine,
     router: Router,
+    /// Where jobs end with the service.
+    embedded: Option<Embedded>,
     listener: TcpListener,
     tls: Option<RustlsConfig>,
     /// Where metrics are shown without authentication, and what shows them.
@@ -98,7 +101,7 @@ pub(crate) async fn start(config: Config, file: (PathBuf, bool)) -> anyhow::Resu
         Some(instance) => instance,
         None => state.instance()?,
     };
-    let runner = runner::make(&config, &instance, &state, clock.clone())?;
+    let (runner, embedded) = runner::make(&config, &instance, &state, clock.clone())?;
     let policies = PolicyKeeper::load(&config, file, state, clock.clone())?;
     let gate = Gate::new(config.grants, instance.clone()).map_err(|invalid| {
         let invalid: Vec<_> = invalid.iter().map(ToString::to_string).collect();
@@ -165,6 +168,7 @@ pub(crate) async fn start(config: Config, file: (PathBuf, bool)) -> anyhow::Resu
         listener,
         tls,
         metrics,
+        embedded,
         policies,
         signals,
     })
@@ -172,7 +176,8 @@ pub(crate) async fn start(config: Config, file: (PathBuf, bool)) -> anyhow::Resu
 
 impl Service {
     /// Serves until a signal says to end. Then no new call is taken, those under way get their
-    /// answer, and all that happened is saved. Containers go on running.
+    /// answer, and all that happened is saved. Containers go on running; jobs inside this service
+    /// are asked to end, and have some time to.
     ///
     /// # Errors
     /// When serving itself fails.
@@ -188,7 +193,10 @@ impl Service {
         }
         systemd::ready();
         tokio::select! {
-            signal = self.signals.next() => tracing::info!(signal, "ending; jobs in containers go on running"),
+            signal = self.signals.next() => match self.embedded {
+                Some(_) => tracing::info!(signal, "ending; jobs are asked to end"),
+                None => tracing::info!(signal, "ending; jobs in containers go on running"),
+            },
             ended = &mut serving => return ended.context("serving failed")?.context("serving failed"),
         }
         systemd::stopping();
@@ -200,6 +208,10 @@ impl Service {
             {
                 tracing::warn!(
                     "not everything could be saved in time; the next start finds out the rest"
+            // First of all, so that the engine learns how they end, and saves it.
+            if let Some(embedded) = &self.embedded {
+                embedded.end().await;
+            }
                 );
             }
             serving.await

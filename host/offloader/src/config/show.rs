@@ -148,6 +148,7 @@ impl Config {
                 ("output_max", size(wasi.output_max_bytes)),
                 ("data_max", size(wasi.data_max_bytes)),
             ]);
+                ("shutdown_timeout", duration(wasi.shutdown_timeout)),
             if let Some(threads) = wasi.threads {
                 section.insert("threads".into(), i64::from(threads).into());
             }

@@ -851,3 +851,7 @@ fn the_embedded_runner_has_limits_of_its_own() {
     assert_eq!(wasi.data_max_bytes, 8 << 30);
     assert!(good("", &[]).jobs.wasi.is_none());
 }
+    assert_eq!(wasi.shutdown_timeout, Duration::from_secs(10));
+    let text = text.replace("threads = 3", "shutdown_timeout = \"1m\"");
+    let wasi = good(&text, &[]).jobs.wasi.unwrap();
+    assert_eq!(wasi.shutdown_timeout, Duration::from_secs(60));

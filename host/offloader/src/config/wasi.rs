@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use domain::ImageRef;
 use toml::de::DeValue;
 
 use super::document::{Section, UnknownKeys};
-use super::values::{bytes, number32, text};
+use super::values::{bytes, duration, number32, text};
 
 /// The embedded runner.
 #[derive(Debug)]
@@ -22,11 +23,15 @@ pub(crate) struct Wasi {
     pub(crate) data_max_bytes: u64,
     /// Threads that jobs compute on; `None` is one for each processor.
     pub(crate) threads: Option<u32>,
+    /// How long jobs may take to end when the service does.
+    pub(crate) shutdown_timeout: Duration,
 }
 
 const OUTPUT_MAX: u64 = 10 << 20;
 /// Room for a long recording. What jobs write is on the disk that the store is on.
 const DATA_MAX: u64 = 8 << 30;
+/// Well below the time that systemd gives a service to end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The section, which has to be there when `wanted`.
 pub(super) fn read(jobs: &Section<'_>, wanted: bool) -> Option<Wasi> {
@@ -36,6 +41,9 @@ pub(super) fn read(jobs: &Section<'_>, wanted: bool) -> Option<Wasi> {
     let output_max_bytes = wasi.get("output_max", bytes).unwrap_or(OUTPUT_MAX);
     let data_max_bytes = wasi.get("data_max", bytes).unwrap_or(DATA_MAX);
     let threads = wasi.get("threads", number32(1));
+    let shutdown_timeout = wasi
+        .get("shutdown_timeout", duration)
+        .unwrap_or(SHUTDOWN_TIMEOUT);
     if wanted {
         let missing = |name: &'static str, message: &str| {
             let reader = wasi.reader();
@@ -59,6 +67,7 @@ pub(super) fn read(jobs: &Section<'_>, wanted: bool) -> Option<Wasi> {
         output_max_bytes,
         data_max_bytes,
         threads,
+        shutdown_timeout,
     })
 }
 
