@@ -33,15 +33,16 @@ pub(crate) async fn build_stand_in(layout: &Layout) -> Result<PathBuf> {
     Ok(built.join(format!("{NAME}.wasm")))
 }
 
-/// Builds the stock policies and returns the directory that holds NAME.wasm of each.
+/// Builds the stock policies, and a job for tests, which stays where it is built. Returns the
+/// directory that holds NAME.wasm of each policy.
 pub(crate) async fn build(layout: &Layout) -> Result<PathBuf> {
     ensure_target().await?;
     let mut cargo = command(cargo());
     cargo
         .current_dir(layout.root())
         .args(["build", "--profile", PROFILE, "--target", TARGET]);
-    for policy in POLICIES {
-        cargo.args(["--package", policy]);
+    for guest in POLICIES.iter().chain(&["job-probe"]) {
+        cargo.args(["--package", guest]);
     }
     run(&mut cargo)
         .await

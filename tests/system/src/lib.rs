@@ -32,5 +32,5 @@ pub use dockerd::{Dockerd, Place, mount_small, ping};
 pub use engine::{TestEngine, need_engine};
 pub use line::{Line, Passing};
 pub use oracle::{Agreement, Oracle, Submission, Told, Violations};
-pub use policies::policy_file;
+pub use policies::{job_probe, policy_file};
 pub use registry::{Registry, free_port};

@@ -1,4 +1,4 @@
-//! The stock policies, built before the tests.
+//! The stock policies and a job for the embedded runner, built before the tests.
 
 use std::env;
 use std::path::PathBuf;
@@ -7,7 +7,15 @@ use std::path::PathBuf;
 /// guests` leaves what it builds.
 pub fn policy_file(name: &str) -> PathBuf {
     let dir = env::var_os("OFFLOADER_POLICIES").map_or_else(built, PathBuf::from);
-    let file = dir.join(name);
+    found(dir.join(name))
+}
+
+/// The component that does what its variable `ACT` says.
+pub fn job_probe() -> PathBuf {
+    found(built().join("job-probe.wasm"))
+}
+
+fn found(file: PathBuf) -> PathBuf {
     assert!(
         file.is_file(),
         "{} is missing: run `cargo xtask guests`",
