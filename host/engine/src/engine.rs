@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use crate::job_loop::JobLoop;
 use crate::live::{Command, Live, LiveJobs};
+use crate::measure::Removals;
 use crate::removed::RemovedJobs;
 use crate::sweep::{StrayRules, Sweeper};
 use crate::{
@@ -80,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) live: LiveJobs,
     pub(crate) removed: RemovedJobs,
+    /// When unsent work will be removed.
+    pub(crate) removals: Arc<Removals>,
     pub(crate) tasks: TaskTracker,
     pub(crate) ending: CancellationToken,
     runner_trouble: RwLock<Option<String>>,
@@ -100,6 +103,7 @@ impl Engine {
             ports,
             live: LiveJobs::default(),
             removed: RemovedJobs::default(),
+            removals: Arc::default(),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
             runner_trouble: RwLock::new(None),

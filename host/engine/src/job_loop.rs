@@ -90,7 +90,7 @@ impl JobLoop {
         Self {
             shared: Arc::clone(shared),
             job: Arc::clone(&view.job),
-            counted: Counted::new(&view.job),
+            counted: Counted::new(&view.job, &shared.removals),
             decisions: view.decisions.clone(),
             unsaved: Vec::new(),
             view: sink,

@@ -37,6 +37,7 @@ pub use engine::{Engine, EngineConfig, Health, Ports};
 pub use facts_past::{Forgotten, at_decision};
 pub use fault::FaultPoint;
 pub use files::file_stream;
+pub use life::in_words;
 pub use live::JobView;
 pub use policy_control::*;
 pub use ports::*;

@@ -3,3 +3,6 @@
 mod ended;
 mod running;
 mod starting;
+mod warning;
+
+pub use warning::in_words;

@@ -1,9 +1,11 @@
 //! What is counted of jobs, for whatever recorder the program has installed before it starts the
 //! engine.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use domain::{Delivery, Job, JobKind, Lifecycle, Timestamp};
+use domain::{Delivery, Job, JobId, JobKind, Lifecycle, State, Timestamp};
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -21,6 +23,7 @@ const RECOVERIES: &str = "offloader_recoveries_total";
 const STRAYS: &str = "offloader_strays";
 const STRAYS_REMOVED: &str = "offloader_strays_removed_total";
 const UNSENT: &str = "offloader_unsent_bytes";
+const NEXT_REMOVAL: &str = "offloader_unsent_next_removal_timestamp_seconds";
 
 /// Says what each metric is, and how many slots there are.
 pub(crate) fn describe(slots: &Slots) {
@@ -46,31 +49,54 @@ pub(crate) fn describe(slots: &Slots) {
         Unit::Bytes,
         "Work that was not delivered and is kept"
     );
+    describe_gauge!(
+        NEXT_REMOVAL,
+        Unit::Seconds,
+        "Unix time at which work that was not delivered will be removed next; 0 if none will"
+    );
     if let Some(total) = slots.total {
         gauge!(SLOTS).set(total);
     }
     // Said from the start, so that a rise can be seen.
     gauge!(SLOTS_USED).increment(0.0);
     gauge!(UNSENT).increment(0.0);
+    gauge!(NEXT_REMOVAL).set(0.0);
     counter!(RECOVERIES).increment(0);
     gauge!(STRAYS).set(0);
     counter!(STRAYS_REMOVED).increment(0);
 }
 
+/// When work will be removed that was not, or may not have been, delivered.
+#[derive(Default)]
+pub(crate) struct Removals(Mutex<BTreeSet<(Timestamp, JobId)>>);
+
+impl Removals {
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<(Timestamp, JobId)>) -> bool) {
+        let mut removals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !change(&mut removals) {
+            return;
+        }
+        let next = removals.first().map_or(0, |(at, _)| at.as_millis());
+        #[expect(clippy::cast_precision_loss, reason = "that far away nobody minds")]
+        gauge!(NEXT_REMOVAL).set(next as f64 / 1000.0);
+    }
+}
+
 /// A job that counts, as long as this lives.
 pub(crate) struct Counted {
+    shown: Shown,
+    removals: Arc<Removals>,
+}
+
+/// What counts of a job.
+struct Shown {
     kind: JobKind,
     state: Lifecycle,
     unsent_bytes: u64,
+    removal: Option<(Timestamp, JobId)>,
 }
 
-impl Counted {
-    pub(crate) fn new(job: &Job) -> Self {
-        let counted = Self::of(job);
-        counted.add(1.0);
-        counted
-    }
-
+impl Shown {
     fn of(job: &Job) -> Self {
         let unsent_bytes = match job.state.end().map(|end| end.delivery) {
             Some(Delivery::Unsent { bytes }) => bytes,
@@ -80,6 +106,12 @@ impl Counted {
             kind: job.kind,
             state: job.state.lifecycle(),
             unsent_bytes,
+            removal: match job.state {
+                State::Retained {
+                    until: Some(until), ..
+                } if job.keeps_unsent() => Some((until, job.id.clone())),
+                _ => None,
+            },
         }
     }
 
@@ -94,10 +126,37 @@ impl Counted {
             gauge!(UNSENT).increment(sign * self.unsent_bytes as f64);
         }
     }
+}
+
+impl Counted {
+    pub(crate) fn new(job: &Job, removals: &Arc<Removals>) -> Self {
+        let counted = Self {
+            shown: Shown::of(job),
+            removals: Arc::clone(removals),
+        };
+        counted.add();
+        counted
+    }
+
+    fn add(&self) {
+        self.shown.add(1.0);
+        if let Some(removal) = &self.shown.removal {
+            self.removals.change(|all| all.insert(removal.clone()));
+        }
+    }
+
+    fn take_away(&self) {
+        self.shown.add(-1.0);
+        if let Some(removal) = &self.shown.removal {
+            self.removals.change(|all| all.remove(removal));
+        }
+    }
 
     /// The job came from `before` to `after`, which was saved at `now`.
     pub(crate) fn follow(&mut self, before: &Job, after: &Job, now: Timestamp) {
-        *self = Self::new(after);
+        self.take_away();
+        self.shown = Shown::of(after);
+        self.add();
         let kind = after.kind.as_str();
         if let (None, Some(end)) = (before.state.end(), after.state.end()) {
             let (reason, outcome) = (end.reason.code(), end.outcome.as_str());
@@ -115,7 +174,7 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.add(-1.0);
+        self.take_away();
     }
 }
 
@@ -189,7 +248,8 @@ mod tests {
         metrics::with_local_recorder(&recorder, || {
             describe(&Slots::of(3));
             let mut job = job();
-            let mut counted = Counted::new(&job);
+            let removals = Arc::default();
+            let mut counted = Counted::new(&job, &removals);
             shown("offloader_job_slots 3");
             shown("offloader_job_slots_used 1");
             let image_id = format!("sha256:{}", "a".repeat(64)).parse().unwrap();
@@ -213,7 +273,7 @@ mod tests {
                 (
                     24,
                     Fact::Settled {
-                        keep: Keep::ForEver,
+                        keep: Keep::Until(at(100)),
                     },
                 ),
             ] {
@@ -226,6 +286,16 @@ mod tests {
             shown("offloader_jobs{type=\"recording\",state=\"running\"} 0");
             shown("offloader_job_slots_used 0");
             shown("offloader_unsent_bytes 7");
+            shown("offloader_unsent_next_removal_timestamp_seconds 100");
+            let mut sooner = job.clone();
+            sooner.id = JobId::from_random([2; JobId::LEN]);
+            if let State::Retained { until, .. } = &mut sooner.state {
+                *until = Some(at(90).plus(Duration::from_millis(500)));
+            }
+            let sooner = Counted::new(&sooner, &removals);
+            shown("offloader_unsent_next_removal_timestamp_seconds 90.5");
+            drop(sooner);
+            shown("offloader_unsent_next_removal_timestamp_seconds 100");
             shown(
                 "offloader_jobs_ended_total{type=\"recording\",reason=\"exited\",outcome=\"failed\"} 1",
             );
@@ -233,6 +303,7 @@ mod tests {
             shown("offloader_job_time_to_running_seconds_sum{type=\"recording\"} 4");
             drop(counted);
             shown("offloader_unsent_bytes 0");
+            shown("offloader_unsent_next_removal_timestamp_seconds 0");
             shown("offloader_jobs{type=\"recording\",state=\"retained\"} 0");
         });
     }

@@ -1,11 +1,13 @@
 //! Duties after the end: deciding about the data, keeping and removing it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{End, Fact, Timestamp};
 use tracing::warn;
 
+use super::warning::warn_in_time;
 use crate::job_loop::{Event, FIRST_PAUSE, JobLoop, longer, sleep_until};
 use crate::live::Command;
 use crate::{facts, measure};
@@ -33,6 +35,7 @@ impl JobLoop {
     /// Keeps the data until its time is over or somebody deletes the job.
     pub(crate) async fn keep(&mut self, until: Option<Timestamp>) -> Event {
         let shared = Arc::clone(&self.shared);
+        let mut warnings = pin!(warn_in_time(&shared, Arc::clone(&self.job), until));
         loop {
             tokio::select! {
                 biased;
@@ -43,6 +46,7 @@ impl JobLoop {
                     }
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
+                () = &mut warnings => {}
                 Some(command) = self.commands.recv() => match command {
                     // Whoever asked and was told otherwise meanwhile does not ask any more.
                     Command::Delete(reply) if reply.is_closed() => {}

@@ -1,0 +1,130 @@
+//! Warning before work is removed that was not sent in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{Delivery, Job, Timestamp};
+use tracing::warn;
+
+use crate::engine::Shared;
+use crate::job_loop::sleep_until;
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = HOUR.saturating_mul(24);
+/// What is left when it is warned about a long keeping.
+const LEFT: [Duration; 3] = [DAY.saturating_mul(7), DAY.saturating_mul(3), DAY];
+/// A keeping that is shorter is warned about once, when half of it is over.
+const SHORT: Duration = DAY.saturating_mul(2);
+
+/// Warns in time, as often as there is reason to, and never returns. That the work is kept was told
+/// when the job ended; a warning that fell due while the service was away is given at once.
+pub(super) async fn warn_in_time(shared: &Shared, job: Arc<Job>, until: Option<Timestamp>) {
+    let end = job.state.end().filter(|_| job.keeps_unsent());
+    if let (Some(end), Some(until)) = (end, until) {
+        let mut warned = end.at;
+        while let Some(due) = next_warning(end.at, until, warned) {
+            sleep_until(shared, Some(due)).await;
+            // Timers may wake a little early.
+            warned = shared.now().max(due);
+            warn_of_removal(&job, end.delivery, until, until.after(warned));
+        }
+    }
+    std::future::pending().await
+}
+
+fn warn_of_removal(job: &Job, delivery: Delivery, until: Timestamp, left: Duration) {
+    let (id, left) = (&job.id, in_words(left));
+    let unsent_bytes = match delivery {
+        Delivery::Unsent { bytes } => Some(bytes),
+        _ => None,
+    };
+    warn!(
+        unsent_bytes,
+        removed_at_unix_ms = until.as_millis(),
+        "what the job did not send in is removed in {left}; `offloader jobs fetch {id}` saves it, \
+         `offloader jobs resend {id}` sends it in where its image can"
+    );
+}
+
+/// When to warn of the removal of what is kept from `since` until `until`, the last warning having
+/// been at `last`: when seven days, three days and one day are left, and of a keeping of less than
+/// two days when half of it is. `None` when no warning follows.
+fn next_warning(since: Timestamp, until: Timestamp, last: Timestamp) -> Option<Timestamp> {
+    let whole = until.after(since);
+    let half = [whole / 2];
+    let left: &[Duration] = if whole < SHORT { &half } else { &LEFT };
+    left.iter()
+        .filter(|left| **left < whole)
+        .map(|left| until.minus(*left))
+        .find(|at| *at > last)
+}
+
+/// A time that is left, in the unit that people would use; always a little less than it is.
+#[must_use]
+pub fn in_words(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let units = [(86_400, "days"), (3600, "hours"), (60, "minutes")];
+    match units.into_iter().find(|(unit, _)| seconds >= 2 * unit) {
+        Some((unit, name)) => format!("{} {name}", seconds / unit),
+        None => format!("{seconds} seconds"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(hours: u32) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000).plus(HOUR * hours)
+    }
+
+    #[test]
+    fn warnings_come_in_time_and_not_too_often() {
+        for (kept_hours, expected) in [
+            (30 * 24, &[23 * 24, 27 * 24, 29 * 24][..]),
+            (7 * 24 + 1, &[1, 4 * 24 + 1, 6 * 24 + 1]),
+            // The end was told just now.
+            (7 * 24, &[4 * 24, 6 * 24]),
+            (2 * 24, &[24]),
+            (47, &[23]),
+            (8, &[4]),
+            (0, &[]),
+        ] {
+            let (since, until) = (at(0), at(kept_hours));
+            let mut warnings = Vec::new();
+            let mut last = since;
+            while let Some(next) = next_warning(since, until, last) {
+                assert!(last < next && next < until);
+                warnings.push(u32::try_from(next.after(since).as_secs() / 3600).unwrap());
+                last = next;
+            }
+            assert_eq!(warnings, expected, "kept for {kept_hours} h");
+        }
+    }
+
+    #[test]
+    fn after_an_absence_one_warning_stands_for_all_that_fell_due() {
+        let (since, until) = (at(0), at(30 * 24));
+        let due = next_warning(since, until, since).unwrap();
+        let now = at(28 * 24);
+        assert!(due < now);
+        assert_eq!(next_warning(since, until, now), Some(at(29 * 24)));
+        assert_eq!(next_warning(since, until, at(29 * 24 + 1)), None);
+    }
+
+    #[test]
+    fn times_are_told_in_units_of_their_size() {
+        for (seconds, words) in [
+            (0, "0 seconds"),
+            (119, "119 seconds"),
+            (120, "2 minutes"),
+            (7199, "119 minutes"),
+            (7200, "2 hours"),
+            (172_799, "47 hours"),
+            (172_800, "2 days"),
+            (2_591_999, "29 days"),
+        ] {
+            assert_eq!(in_words(Duration::from_secs(seconds)), words);
+        }
+    }
+}
