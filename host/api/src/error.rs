@@ -6,7 +6,9 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::{EndReason, JobId, JobKind};
-use engine::{DeleteError, PrefetchError, RunnerError, StopError, StoreError, SubmitError};
+use engine::{
+    DeleteError, FilesError, PrefetchError, RunnerError, StopError, StoreError, SubmitError,
+};
 use gate::{Origin, Refusal};
 
 use crate::auth::{AuthError, RegisterError, Unchecked};
@@ -170,6 +172,28 @@ impl ApiError {
             Self::later(StatusCode::SERVICE_UNAVAILABLE, text, SOON)
         } else {
             Self::new(StatusCode::BAD_GATEWAY, text)
+        }
+    }
+
+    /// The job is there, what it left is not.
+    pub(crate) fn no_files(id: &JobId) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            format!("failed to get files of job {id}: nothing of it is kept"),
+        )
+    }
+
+    /// What a job left could not be had.
+    pub(crate) fn files(id: &JobId, error: &FilesError) -> Self {
+        let text = format!("failed to get files of job {id}: {error}");
+        match error {
+            FilesError::Running | FilesError::ContainerGone { .. } => {
+                Self::new(StatusCode::CONFLICT, text)
+            }
+            FilesError::Engine(error) if error.unreachable => {
+                Self::later(StatusCode::SERVICE_UNAVAILABLE, text, SOON)
+            }
+            FilesError::Engine(_) => Self::new(StatusCode::BAD_GATEWAY, text),
         }
     }
 

@@ -13,6 +13,7 @@ use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use domain::*;
 use engine::*;
 use futures_util::StreamExt as _;
@@ -39,6 +40,10 @@ pub(crate) struct Play {
     /// Pulls take until told otherwise.
     pub(crate) pulls_hang: bool,
     pub(crate) down: bool,
+    /// What each container left, in the parts in which it comes.
+    pub(crate) files: Vec<Result<Bytes, RunnerError>>,
+    /// How files cannot be had, if they cannot.
+    pub(crate) files_fail: Option<FilesError>,
 }
 
 #[derive(Clone, Default)]
@@ -147,6 +152,21 @@ impl Runner for PlayRunner {
             media_bytes: 0,
             total_bytes: 0,
         }))
+    }
+
+    async fn files(&self, name: &ContainerName) -> Result<Option<FileStream>, FilesError> {
+        let play = self.up()?;
+        if let Some(error) = &play.files_fail {
+            return Err(error.clone());
+        }
+        let there = play.containers.contains_key(name);
+        let parts = futures_util::stream::iter(play.files.clone());
+        // One after the other, as over a wire.
+        let parts = parts.then(async |part| {
+            tokio::task::yield_now().await;
+            part
+        });
+        Ok(there.then(|| parts.boxed()))
     }
 
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError> {

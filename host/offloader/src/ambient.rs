@@ -81,6 +81,26 @@ pub(crate) fn append_to(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// A file to write from its beginning, for this user alone to read.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Whether a path leads to anything.
+pub(crate) fn is_there(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
+}
+
+/// Gives a file another name, also one that another file has.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)
+}
+
 /// What the process uses of the machine.
 pub(crate) struct Process {
     /// Bytes of its memory that are in RAM.

@@ -56,7 +56,8 @@ pub(crate) enum Command {
     /// Look into policies, test and measure them, and replay what was decided.
     #[command(subcommand, after_help = POLICY_AFTER_HELP)]
     Policy(PolicyCommand),
-    /// Look at the jobs of a service that runs, stop and delete them, and read their logs.
+    /// Look at the jobs of a service that runs, stop and delete them, read their logs, and fetch
+    /// what they left.
     #[command(after_help = jobs_command::AFTER_HELP)]
     Jobs(JobsCommand),
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{ImageId, Leftovers};
 use engine::{
-    Described, LaunchError, Launched, LogStream, LogsUntil, PrepareError, Runner, RunnerError,
-    Sighting, StartTicket,
+    Described, FileStream, FilesError, LaunchError, Launched, LogStream, LogsUntil, PrepareError,
+    Runner, RunnerError, Sighting, StartTicket,
 };
 use futures_util::StreamExt as _;
 use gate::{ContainerName, ImagePermit, LaunchPermit};
@@ -190,6 +190,10 @@ impl Runner for LoggingRunner {
 
     async fn leftovers(&self, name: &ContainerName) -> Result<Option<Leftovers>, RunnerError> {
         self.runner.leftovers(name).await
+    }
+
+    async fn files(&self, name: &ContainerName) -> Result<Option<FileStream>, FilesError> {
+        self.runner.files(name).await
     }
 
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError> {

@@ -8,9 +8,13 @@
 mod support;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Output};
+use std::thread;
 
-use support::{Daemon, Site};
+use support::{Daemon, Site, make_certificate};
 
 const PLAIN: &str = r#"
 api.http.listen_address = "127.0.0.1:0"
@@ -23,7 +27,13 @@ const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// Runs `offloader jobs …` with this of the environment.
 fn jobs(url: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
+    jobs_in(Path::new("."), url, environment, arguments)
+}
+
+/// The same in a directory.
+fn jobs_in(dir: &Path, url: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_offloader"));
+    command.current_dir(dir);
     command.env_clear().envs(environment.iter().copied());
     command.args(["jobs", "--url", url]).args(arguments);
     command.output().unwrap()
@@ -109,9 +119,19 @@ fn each_failure_has_its_exit_code_and_no_secret_in_its_words() {
         (jobs(closed, &[ADMIN], &["list"]), 3, "127.0.0.1:1"),
         (jobs(&url, &[], &["list"]), 2, "set OFFLOADER_ADMIN_SECRET"),
         (
-            jobs("https://localhost", &[ADMIN], &["list"]),
+            jobs("gopher://localhost", &[ADMIN], &["list"]),
             2,
-            "does not speak TLS",
+            "expected http://… or https://…",
+        ),
+        (
+            jobs(&url, &[ADMIN], &["fetch", id, "-o", "/no/such/dir/a.tar"]),
+            4,
+            "not found",
+        ),
+        (
+            jobs(&url, &client, &["fetch", id, "-o", "-"]),
+            1,
+            "only the administrator",
         ),
         (jobs(&url, &[client[0]], &["list"]), 2, "set OFFLOADER_KEY"),
         (
@@ -132,4 +152,108 @@ fn each_failure_has_its_exit_code_and_no_secret_in_its_words() {
             "{text}"
         );
     }
+}
+
+/// A service that answers each call with these bytes and hangs up; gives its URL.
+fn answering(answer: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            stream.write_all(answer).unwrap();
+        }
+    });
+    url
+}
+
+const ID: &str = "abcdefghijklmnopqrstuvwxyz";
+const WHOLE: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
+                       5\r\nsome \r\n5\r\nfiles\r\n0\r\n\r\n";
+const BROKEN: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nsome \r\n";
+
+#[test]
+fn fetched_files_replace_nothing_unless_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = answering(WHOLE);
+    let fetch = |arguments: &[&str]| {
+        let arguments = [&["fetch", ID], arguments].concat();
+        jobs_in(dir.path(), &url, &[ADMIN], &arguments)
+    };
+    let file = dir.path().join(format!("{ID}.tar"));
+    assert_eq!(told(&fetch(&[]), 0), format!("{ID}.tar: 10 B\n"));
+    assert_eq!(fs::read(&file).unwrap(), b"some files");
+    fs::write(&file, "mine").unwrap();
+    let refused = told(&fetch(&[]), 2);
+    assert!(refused.contains("--force"), "{refused}");
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+    told(&fetch(&["--force"]), 0);
+    assert_eq!(fs::read(&file).unwrap(), b"some files");
+    let json = told(&fetch(&["-o", "other.tar", "--json"]), 0);
+    assert!(
+        json.contains("\"file\": \"other.tar\"") && json.contains("\"bytes\": 10"),
+        "{json}"
+    );
+    let to_stdout = fetch(&["-o", "-"]);
+    assert_eq!(told(&to_stdout, 0), "some files");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn files_that_break_off_are_not_taken_for_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = answering(BROKEN);
+    let output = jobs_in(dir.path(), &url, &[ADMIN], &["fetch", ID]);
+    let said = told(&output, 3);
+    let partial = format!("{ID}.tar.partial");
+    assert!(
+        said.contains(&partial) && said.contains("not all"),
+        "{said}"
+    );
+    let found: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(fs::read(dir.path().join(partial)).unwrap(), b"some ");
+    told(&jobs(&url, &[ADMIN], &["fetch", ID, "-o", "-"]), 3);
+}
+
+#[test]
+fn a_service_with_tls_is_asked_once_it_is_known_whom_to_trust() {
+    let site = Site::new("");
+    let [certificate, key, other] =
+        ["cert.pem", "key.pem", "other.pem"].map(|name| site.path(name));
+    make_certificate(&other, &key);
+    make_certificate(&certificate, &key);
+    site.configure(&format!(
+        r#"{PLAIN}
+api.http.tls.enable = true
+api.http.tls.cert_file = "DIR/cert.pem"
+api.http.tls.cert_key = "DIR/key.pem"
+"#
+    ));
+    let daemon = site.serve();
+    let url = format!("https://localhost:{}", daemon.address.port());
+    let trusting = |file: &Path, url: &str| {
+        let file = file.to_str().unwrap();
+        jobs(url, &[ADMIN], &["list", "--ca-file", file])
+    };
+    let table = told(&trusting(&certificate, &url), 0);
+    assert!(table.starts_with("ID  TYPE  STATE"), "{table}");
+    let distrusted = told(&trusting(&other, &url), 3);
+    assert!(distrusted.contains("certificate"), "{distrusted}");
+    let other_name = url.replace("localhost", "127.0.0.1");
+    let mistaken = told(&trusting(&certificate, &other_name), 3);
+    assert!(mistaken.contains("certificate"), "{mistaken}");
+    let no_authority = told(&trusting(&key, &url), 2);
+    assert!(no_authority.contains("no certificate"), "{no_authority}");
+    // Whatever this machine trusts, it is not this one.
+    let unknown = jobs(&url, &[ADMIN], &["list"]);
+    assert!(matches!(unknown.status.code(), Some(2 | 3)), "{unknown:?}");
+    let plain = trusting(&certificate, &url.replace("https", "http"));
+    assert!(told(&plain, 2).contains("--ca-file is for https"));
 }

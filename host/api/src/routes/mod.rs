@@ -1,6 +1,7 @@
 //! Every path of the API.
 
 mod accounts;
+mod files;
 mod jobs;
 mod list;
 mod policies;
@@ -65,6 +66,12 @@ pub(crate) fn router(api: Api) -> Router {
         .route(
             "/jobs/{id}/logs",
             get(jobs::logs)
+                .head(other_method_on_job)
+                .fallback(other_method_on_job),
+        )
+        .route(
+            "/jobs/{id}/files",
+            get(files::files)
                 .head(other_method_on_job)
                 .fallback(other_method_on_job),
         )

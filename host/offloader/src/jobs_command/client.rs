@@ -1,13 +1,27 @@
 //! The API of a running service, as a client or the administrator.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use domain::Secret;
-use reqwest::{Method, Response, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::ambient;
 use crate::config::Environment;
@@ -16,13 +30,16 @@ use crate::config::Environment;
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long an answer may be silent. Deleting waits for the container engine for half a minute.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long a connection may be idle until it is looked whether the other end is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Jobs on a page of the service.
 const PAGE: usize = 100;
 
 /// Which service, and as whom.
 #[derive(Debug, Args)]
 pub(crate) struct Connection {
-    /// Where the service is. Credentials go there in clear: keep to this machine, or a tunnel.
+    /// Where the service is. With http:// credentials go there in clear: only on this machine, or
+    /// through a tunnel.
     #[arg(
         long,
         global = true,
@@ -30,6 +47,9 @@ pub(crate) struct Connection {
         default_value = "http://127.0.0.1:4545"
     )]
     url: String,
+    /// Trust the authorities in this PEM file, and not those of the system.
+    #[arg(long, global = true, env = "OFFLOADER_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Act as this client, with the key of --key-file or OFFLOADER_KEY. Otherwise as the
     /// administrator.
     #[arg(long, global = true, env = "OFFLOADER_CLIENT", value_name = "ID")]
@@ -62,6 +82,14 @@ pub(crate) enum Failure {
     /// What was answered cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
+    /// A file cannot be written, or not to its end.
+    #[error("cannot write {file}: {error}")]
+    Unwritten {
+        /// Which.
+        file: String,
+        /// Why.
+        error: io::Error,
+    },
 }
 
 impl Failure {
@@ -69,30 +97,28 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Refused { status, .. } if *status == StatusCode::NOT_FOUND => 4,
-            Self::Refused { .. } | Self::Output(_) => 1,
+            Self::Refused { .. } | Self::Output(_) | Self::Unwritten { .. } => 1,
             Self::Unusable(_) => 2,
             Self::Unreached(_) => 3,
         }
     }
 
-    fn unreached(error: &reqwest::Error) -> Self {
-        let mut text = error.to_string();
+    fn unreached(url: &str, error: impl Error + Send + Sync + 'static) -> Self {
         // The reason is behind several layers of "could not".
-        let mut source = std::error::Error::source(error);
-        while let Some(deeper) = source {
-            text = format!("{text}: {deeper}");
-            source = deeper.source();
-        }
-        Self::Unreached(text)
+        Self::Unreached(format!("{url}: {:#}", anyhow::Error::from(error)))
+    }
+
+    fn silent(url: &str) -> Self {
+        let limit = SILENCE.as_secs();
+        Self::Unreached(format!("{url}: nothing came for {limit} seconds"))
     }
 }
 
 /// The service.
 pub(crate) struct Client {
-    http: reqwest::Client,
+    http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
     url: String,
-    user: String,
-    secret: Secret,
+    credentials: HeaderValue,
 }
 
 impl Client {
@@ -105,20 +131,31 @@ impl Client {
         };
         let secret = secret(file.as_deref(), &environment, variable)?;
         let url = connection.url.trim_end_matches('/').to_owned();
-        if !url.starts_with("http://") {
-            let why = format!("{url}: expected http://…; this command does not speak TLS");
-            return Err(Failure::Unusable(why));
-        }
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
-            .redirect(reqwest::redirect::Policy::none());
-        let http = http.build();
+        let scheme = url
+            .parse()
+            .ok()
+            .and_then(|url: Uri| url.into_parts().scheme);
+        let scheme = scheme.as_ref().map(|scheme| scheme.as_str());
+        let trusted = match (scheme, &connection.ca_file) {
+            (Some("https"), Some(file)) => authorities(file)?,
+            (Some("https"), None) => system_authorities()?,
+            (Some("http"), None) => RootCertStore::empty(),
+            (Some("http"), Some(_)) => {
+                let why = format!("{url}: --ca-file is for https://…");
+                return Err(Failure::Unusable(why));
+            }
+            _ => {
+                let why = format!("{url}: expected http://… or https://…");
+                return Err(Failure::Unusable(why));
+            }
+        };
+        let mut credentials = basic(user, &secret)?;
+        credentials.set_sensitive(true);
         Ok(Self {
-            http: http.map_err(|error| Failure::Unusable(error.to_string()))?,
+            http: hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+                .build(connector(trusted)?),
             url,
-            user: user.to_owned(),
-            secret,
+            credentials,
         })
     }
 
@@ -148,62 +185,153 @@ impl Client {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Value, Failure> {
-        read(self.ask(Method::GET, path).await?).await
+        self.read(self.ask(Method::GET, path).await?).await
     }
 
     pub(crate) async fn post(&self, path: &str) -> Result<Value, Failure> {
-        read(self.ask(Method::POST, path).await?).await
+        self.read(self.ask(Method::POST, path).await?).await
     }
 
     /// What the service says about what is gone, if anything.
     pub(crate) async fn delete(&self, path: &str) -> Result<Option<Value>, Failure> {
         let answer = self.ask(Method::DELETE, path).await?;
-        let text = answer.text().await;
-        let text = text.map_err(|error| Failure::unreached(&error))?;
-        Ok(serde_json::from_str(&text).ok())
+        Ok(serde_json::from_slice(&self.whole(answer).await?).ok())
     }
 
-    /// An answer as it comes, however long that takes.
-    pub(crate) async fn stream(&self, path: &str) -> Result<Output, Failure> {
-        Ok(Output(self.ask(Method::GET, path).await?))
+    /// An answer as it comes. `silence` is how long nothing may come of it; `None` is for ever.
+    async fn stream(&self, path: &str, silence: Option<Duration>) -> Result<Output, Failure> {
+        Ok(Output {
+            body: self.ask(Method::GET, path).await?.into_body(),
+            url: self.url.clone(),
+            silence,
+        })
     }
 
-    async fn ask(&self, method: Method, path: &str) -> Result<Response, Failure> {
-        let asked = self
-            .http
-            .request(method, format!("{}{path}", self.url))
-            .basic_auth(&self.user, Some(self.secret.reveal()));
-        let answer = asked.send().await;
-        let answer = answer.map_err(|error| Failure::unreached(&error))?;
+    /// What a job writes, which may be nothing for long.
+    pub(crate) async fn follow(&self, path: &str) -> Result<Output, Failure> {
+        self.stream(path, None).await
+    }
+
+    /// What there is already.
+    pub(crate) async fn download(&self, path: &str) -> Result<Output, Failure> {
+        self.stream(path, Some(SILENCE)).await
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<Response<Incoming>, Failure> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url))
+            .header(AUTHORIZATION, &self.credentials)
+            .body(Empty::new());
+        let request = request.map_err(|error| Failure::Unusable(error.to_string()))?;
+        let answer = timeout(SILENCE, self.http.request(request)).await;
+        let answer = answer.map_err(|_| Failure::silent(&self.url))?;
+        let answer = answer.map_err(|error| Failure::unreached(&self.url, error))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
         }
-        let body: Value = answer.json().await.unwrap_or_default();
+        let body: Value = match self.whole(answer).await {
+            Ok(body) => serde_json::from_slice(&body).unwrap_or_default(),
+            Err(_) => Value::Null,
+        };
         let text = match body["error"].as_str() {
             Some(text) => text.to_owned(),
             None => format!("the service answered {status}"),
         };
         Err(Failure::Refused { status, text })
     }
-}
 
-async fn read(answer: Response) -> Result<Value, Failure> {
-    let text = answer.text().await;
-    let text = text.map_err(|error| Failure::unreached(&error))?;
-    serde_json::from_str(&text)
-        .map_err(|error| Failure::Unreached(format!("this is no job service: {error}")))
+    async fn whole(&self, answer: Response<Incoming>) -> Result<Bytes, Failure> {
+        let body = timeout(SILENCE, answer.into_body().collect()).await;
+        let body = body.map_err(|_| Failure::silent(&self.url))?;
+        let body = body.map_err(|error| Failure::unreached(&self.url, error))?;
+        Ok(body.to_bytes())
+    }
+
+    async fn read(&self, answer: Response<Incoming>) -> Result<Value, Failure> {
+        serde_json::from_slice(&self.whole(answer).await?)
+            .map_err(|error| Failure::Unreached(format!("this is no job service: {error}")))
+    }
 }
 
 /// Bytes as they come.
-pub(crate) struct Output(Response);
+pub(crate) struct Output {
+    body: Incoming,
+    url: String,
+    silence: Option<Duration>,
+}
 
 impl Output {
-    /// The next ones; `None` at the end.
-    pub(crate) async fn next(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
-        let chunk = self.0.chunk().await;
-        chunk.map_err(|error| Failure::unreached(&error))
+    /// The next ones; `None` at the end. An answer that breaks off is an error.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        loop {
+            let frame = match self.silence {
+                Some(silence) => timeout(silence, self.body.frame()).await,
+                None => Ok(self.body.frame().await),
+            };
+            let frame = frame.map_err(|_| Failure::silent(&self.url))?;
+            let Some(frame) = frame else {
+                return Ok(None);
+            };
+            let frame = frame.map_err(|error| Failure::unreached(&self.url, error))?;
+            // The other kind of frames are trailers.
+            if let Ok(bytes) = frame.into_data() {
+                return Ok(Some(bytes));
+            }
+        }
     }
+}
+
+/// Connects with TLS where the address says so, to whom `trusted` vouches for.
+fn connector(trusted: RootCertStore) -> Result<HttpsConnector<HttpConnector>, Failure> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let tls = tls.map_err(|error| Failure::Unusable(error.to_string()))?;
+    let tls = tls.with_root_certificates(trusted).with_no_client_auth();
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(CONNECT));
+    tcp.set_keepalive(Some(KEEPALIVE));
+    Ok(HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp))
+}
+
+/// The authorities in a file.
+fn authorities(file: &Path) -> Result<RootCertStore, Failure> {
+    let unusable = |why: String| Failure::Unusable(format!("{}: {why}", file.display()));
+    let text = ambient::read(file).map_err(|error| unusable(error.to_string()))?;
+    let mut trusted = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        let added = trusted.add(certificate);
+        added.map_err(|error| unusable(error.to_string()))?;
+    }
+    if trusted.is_empty() {
+        return Err(unusable("there is no certificate in PEM format".to_owned()));
+    }
+    Ok(trusted)
+}
+
+/// The authorities that this machine trusts.
+fn system_authorities() -> Result<RootCertStore, Failure> {
+    let mut trusted = RootCertStore::empty();
+    trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if trusted.is_empty() {
+        let why = "this machine trusts no authority: install its CA certificates, or name a file \
+                   with --ca-file";
+        return Err(Failure::Unusable(why.to_owned()));
+    }
+    Ok(trusted)
+}
+
+fn basic(user: &str, secret: &Secret) -> Result<HeaderValue, Failure> {
+    let credentials = STANDARD.encode(format!("{user}:{}", secret.reveal()));
+    HeaderValue::try_from(format!("Basic {credentials}"))
+        .map_err(|error| Failure::Unusable(error.to_string()))
 }
 
 /// A secret out of its file, else out of the environment.

@@ -1,6 +1,7 @@
 //! `offloader jobs …`: looking at the jobs of a service that runs, and handling them, over its API.
 
 mod client;
+mod fetch;
 mod show;
 
 use std::io::{self, Write as _};
@@ -9,6 +10,8 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use self::client::{Client, Connection, Failure};
+use self::fetch::Fetch;
+use crate::ambient;
 
 /// Which service, as whom, and what to do.
 #[derive(Debug, Args)]
@@ -54,6 +57,8 @@ enum Act {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Take what an ended job left out of its volume, as a tar archive (administrator).
+    Fetch(Fetch),
 }
 
 #[derive(Debug, Args)]
@@ -78,7 +83,7 @@ Exit codes:
   0  done
   1  the service refused it, or failed
   2  wrong arguments or unusable credentials; nothing was asked
-  3  the service was not reached
+  3  the service was not reached, or the connection broke
   4  there is no such job, or it is somebody else's";
 
 /// Does it, and gives the exit code.
@@ -106,46 +111,51 @@ async fn act(command: &JobsCommand) -> Result<(), Failure> {
     match &command.act {
         Act::List { state, limit } => {
             let jobs = client.list(state.as_deref(), *limit).await?;
-            match json {
-                true => print(&show::json(&Value::Array(jobs))),
-                false => print(&show::table(&jobs)),
-            }
+            print(&if json {
+                show::json(&Value::Array(jobs))
+            } else {
+                show::table(&jobs, ambient::wall_clock())
+            })
         }
         Act::Show(Id { id }) => {
             let job = client.get(&format!("/jobs/{id}")).await?;
-            match json {
-                true => print(&show::json(&job)),
-                false => print(&show::job(&job)),
-            }
+            print(&if json {
+                show::json(&job)
+            } else {
+                show::job(&job, ambient::wall_clock())
+            })
         }
         Act::Stop(Id { id }) => {
             let job = client.post(&format!("/jobs/{id}/stop")).await?;
-            match json {
-                true => print(&show::json(&job)),
-                false => print(&show::stopped(&job)),
-            }
+            print(&if json {
+                show::json(&job)
+            } else {
+                show::stopped(&job)
+            })
         }
         Act::Delete { job, force } => {
             let query = if *force { "?force=1" } else { "" };
             let gone = client.delete(&format!("/jobs/{}{query}", job.id)).await?;
-            match (json, gone) {
-                (true, gone) => print(&show::json(&gone.unwrap_or(Value::Null))),
-                (false, gone) => print(&show::deleted(&job.id, gone.as_ref())),
-            }
+            print(&if json {
+                show::json(&gone.unwrap_or(Value::Null))
+            } else {
+                show::deleted(&job.id, gone.as_ref())
+            })
         }
         Act::Logs { job, follow } => {
-            let query = if *follow { "?follow=1" } else { "" };
-            let mut output = client
-                .stream(&format!("/jobs/{}/logs{query}", job.id))
-                .await?;
+            let path = format!("/jobs/{}/logs", job.id);
+            let mut output = if *follow {
+                client.follow(&format!("{path}?follow=1")).await?
+            } else {
+                client.download(&path).await?
+            };
             while let Some(bytes) = output.next().await? {
                 let mut stdout = io::stdout().lock();
-                stdout
-                    .write_all(bytes.as_ref())
-                    .and_then(|()| stdout.flush())?;
+                stdout.write_all(&bytes).and_then(|()| stdout.flush())?;
             }
             Ok(())
         }
+        Act::Fetch(fetch) => fetch.run(&client, json).await,
     }
 }
 

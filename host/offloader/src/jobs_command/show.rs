@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use domain::JobId;
+use domain::{JobId, Timestamp};
+use engine::in_words;
 use serde_json::Value;
 
 /// JSON, for programs and the curious.
@@ -11,7 +12,7 @@ pub(crate) fn json(value: &Value) -> String {
 }
 
 /// A line a job.
-pub(crate) fn table(jobs: &[Value]) -> String {
+pub(crate) fn table(jobs: &[Value], now: Timestamp) -> String {
     let head = [
         "ID",
         "TYPE",
@@ -31,7 +32,7 @@ pub(crate) fn table(jobs: &[Value]) -> String {
             text(job, "reason"),
             time(job, "submitted_at"),
             unsent(job),
-            kept_until(job),
+            kept_until(job, now),
             text(job, "client"),
         ]
     }));
@@ -51,7 +52,7 @@ pub(crate) fn table(jobs: &[Value]) -> String {
 }
 
 /// All that matters of one job.
-pub(crate) fn job(job: &Value) -> String {
+pub(crate) fn job(job: &Value, now: Timestamp) -> String {
     let mut shown = String::new();
     let mut line = |name: &str, value: String| {
         if value != NOTHING {
@@ -70,7 +71,7 @@ pub(crate) fn job(job: &Value) -> String {
         line(field, text(job, field));
     }
     line("unsent", unsent(job));
-    line("kept until", kept_until(job));
+    line("kept until", kept_until(job, now));
     for field in ["client", "site_url", "runner"] {
         line(field, text(job, field));
     }
@@ -117,6 +118,15 @@ pub(crate) fn deleted(id: &JobId, gone: Option<&Value>) -> String {
     }
 }
 
+/// What is in a file now.
+pub(crate) fn fetched(file: &str, bytes: u64) -> String {
+    let size = match size(bytes) {
+        size if bytes < 1024 => size,
+        size => format!("{size} ({bytes} bytes)"),
+    };
+    format!("{}: {size}\n", printable(file))
+}
+
 /// What stands for nothing.
 const NOTHING: &str = "-";
 
@@ -147,19 +157,31 @@ fn time(value: &Value, field: &str) -> String {
     )
 }
 
-/// How much was not sent in. That nobody could look is told too.
+/// How much was not sent in, and whether it is gone by now. That nobody could look is told too.
 fn unsent(job: &Value) -> String {
-    match (job["unsent_bytes"].as_u64(), job["delivery"].as_str()) {
+    let left = match (job["unsent_bytes"].as_u64(), job["delivery"].as_str()) {
         (Some(bytes), _) => size(bytes),
         (None, Some("unknown")) => "unknown".to_owned(),
-        _ => NOTHING.to_owned(),
+        _ => return NOTHING.to_owned(),
+    };
+    match job["state"].as_str() {
+        Some("removing" | "removed") => format!("{left}, gone"),
+        _ => left,
     }
 }
 
-fn kept_until(job: &Value) -> String {
-    match (job["state"].as_str(), time(job, "keep_until")) {
-        (Some("retained"), time) if time == NOTHING => "for ever".to_owned(),
-        (_, time) => time,
+fn kept_until(job: &Value, now: Timestamp) -> String {
+    let until = job["keep_until"].as_i64().map(Timestamp::from_millis);
+    match (job["state"].as_str(), until) {
+        (Some("retained"), None) => "for ever".to_owned(),
+        (_, None) => NOTHING.to_owned(),
+        (_, Some(until)) => {
+            let left = match until.after(now) {
+                left if left.is_zero() => "due".to_owned(),
+                left => format!("{} left", in_words(left)),
+            };
+            format!("{} ({left})", time(job, "keep_until"))
+        }
     }
 }
 
@@ -184,22 +206,87 @@ mod tests {
 
     #[test]
     fn a_list_tells_what_is_unsent_and_when_it_goes() {
+        let job = |id: &str, about: Value| {
+            let mut job =
+                json!({ "id": id, "type": "recording", "submitted_at": 0, "client": "c" });
+            let fields = job.as_object_mut().unwrap();
+            fields.extend(about.as_object().unwrap().clone());
+            job
+        };
         let jobs = [
-            json!({
-                "id": "a", "type": "recording", "state": "retained", "reason": "exited",
-                "submitted_at": 0, "delivery": "unsent", "unsent_bytes": 73_400_320,
-                "keep_until": 86_400_000, "client": "a\u{1b}[2Jb"
-            }),
-            json!({
-                "id": "bb", "type": "transcribing", "state": "retained", "reason": "runtime-lost",
-                "submitted_at": 1_000, "delivery": "unknown", "client": "c"
-            }),
+            job(
+                "days",
+                json!({
+                    "state": "retained", "reason": "exited", "delivery": "unsent",
+                    "unsent_bytes": 73_400_320, "keep_until": 10 * 86_400_000_u64,
+                    "client": "a\u{1b}[2Jb"
+                }),
+            ),
+            job(
+                "due",
+                json!({ "state": "retained", "delivery": "unsent", "unsent_bytes": 512, "keep_until": 1000 }),
+            ),
+            job(
+                "ever",
+                json!({ "state": "retained", "delivery": "unknown" }),
+            ),
+            job(
+                "sent",
+                json!({ "state": "retained", "delivery": "delivered", "keep_until": 90_060_000 }),
+            ),
+            job(
+                "lost",
+                json!({ "state": "removed", "delivery": "unsent", "unsent_bytes": 1536 }),
+            ),
+            job("runs", json!({ "state": "running" })),
         ];
+        let now = Timestamp::from_millis(60_000);
+        let table = table(&jobs, now);
+        let column = |title: &str, next: &str| -> Vec<String> {
+            let head = table.lines().next().unwrap();
+            let (from, to) = (head.find(title).unwrap(), head.find(next).unwrap());
+            let cell = |line: &str| line.chars().skip(from).take(to - from).collect::<String>();
+            table
+                .lines()
+                .skip(1)
+                .map(|line| cell(line).trim().to_owned())
+                .collect()
+        };
         assert_eq!(
-            table(&jobs),
-            "ID  TYPE          STATE     REASON        SUBMITTED             UNSENT    KEPT UNTIL            CLIENT\n\
-             a   recording     retained  exited        1970-01-01 00:00:00Z  70.0 MiB  1970-01-02 00:00:00Z  a\u{fffd}[2Jb\n\
-             bb  transcribing  retained  runtime-lost  1970-01-01 00:00:01Z  unknown   for ever              c\n"
+            column("UNSENT", "KEPT UNTIL"),
+            ["70.0 MiB", "512 B", "unknown", "-", "1.5 KiB, gone", "-"],
+            "{table}"
+        );
+        assert_eq!(
+            column("KEPT UNTIL", "CLIENT"),
+            [
+                "1970-01-11 00:00:00Z (9 days left)",
+                "1970-01-01 00:00:01Z (due)",
+                "for ever",
+                "1970-01-02 01:01:00Z (25 hours left)",
+                "-",
+                "-",
+            ],
+            "{table}"
+        );
+        assert!(
+            table.ends_with("  c\n") && table.contains("a\u{fffd}[2Jb"),
+            "{table}"
+        );
+        let shown = super::job(&jobs[0], now);
+        assert!(
+            shown.contains("unsent        70.0 MiB\n")
+                && shown.contains("kept until    1970-01-11 00:00:00Z (9 days left)\n"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn what_was_fetched_is_told_by_name_and_size() {
+        assert_eq!(fetched("a.tar", 512), "a.tar: 512 B\n");
+        assert_eq!(
+            fetched("a\u{7}.tar", 1536),
+            "a\u{fffd}.tar: 1.5 KiB (1536 bytes)\n"
         );
     }
 

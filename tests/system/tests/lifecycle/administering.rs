@@ -1,12 +1,15 @@
 //! What an administrator does with jobs that run: looking into decisions, stopping, deleting.
 
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use offloader_system_tests::{ADMIN_SECRET, policy_file};
 use serde_json::{Value, json};
 
-use crate::work::{CLIENT, WORKS_ON, Work};
+use crate::work::{CLIENT, WORKS_ON, Work, work_id};
 
 const ADMIN: &str = r#"
 api.security.enable_admin = true
@@ -24,7 +27,13 @@ async fn admin(work: &Work, path: &str) -> String {
 
 /// `offloader jobs …` as the administrator, with the daemon's own binary.
 fn begin(work: &Work, arguments: &[&str]) -> Child {
+    begin_in(Path::new("."), work, arguments)
+}
+
+/// The same in a directory.
+fn begin_in(dir: &Path, work: &Work, arguments: &[&str]) -> Child {
     Command::new(format!("/proc/{}/exe", work.daemon.pid()))
+        .current_dir(dir)
         .env_clear()
         .env("OFFLOADER_ADMIN_SECRET", ADMIN_SECRET)
         .args(["jobs", "--url", work.daemon.url()])
@@ -161,4 +170,99 @@ while :; do sleep 0.05; done";
             && line.contains("deleted with 5 bytes of unsent work")
     });
     assert!(audited, "{log}");
+}
+
+#[tokio::test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test looks at the files that were written"
+)]
+async fn what_a_failed_job_left_is_fetched_byte_for_byte() {
+    const LINE: &str = "a line whose length divides no block\n";
+    // More than fits into any buffer on the way.
+    let fails = "cd /data; mkdir $RECORDING_ID; cd $RECORDING_ID
+echo 'a line whose length divides no block' > call.mp4
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19; do
+    cat call.mp4 call.mp4 > more; cat more > call.mp4
+done
+echo why > recorder.log
+trap 'exit 1' TERM; echo ready; while :; do sleep 0.05; done";
+    let config = format!("{ADMIN}jobs.failed_jobs_retention_time = \"7d\"\n");
+    let test = "what_a_failed_job_left_is_fetched_byte_for_byte";
+    let Some(work) = Work::configured(test, fails, &config).await else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let fetch = |to: &[&str], id: &str| {
+        let arguments = [&["fetch"], to, &[id]].concat();
+        let child = begin_in(dir.path(), &work, &arguments);
+        child.wait_with_output().expect("the program ends")
+    };
+    let id = work.start("fetched").await;
+    let mut following = begin(&work, &["logs", "--follow", &id]);
+    let mut ready = [0; 6];
+    let output = following.stdout.as_mut().expect("its output is read");
+    output.read_exact(&mut ready).expect("it gets ready");
+    let refused = fetch(&[], &id);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(told.contains("job is running"), "{told}");
+    let container = work.container(&id);
+    work.engine
+        .docker(&["kill", "--signal", "TERM", &container]);
+    let kept = work.until(&id, "kept", |job| job["state"] == "retained");
+    let kept = kept.await;
+    assert_eq!(end(following), "", "it was ready, and ended");
+    let listed = jobs(&work, &["list", "--state", "retained"]);
+    assert!(listed.contains("(6 days left)"), "{listed}");
+
+    let fetched = fetch(&[], &id);
+    assert_eq!(fetched.status.code(), Some(0), "{fetched:?}");
+    let unpacked = Command::new("tar")
+        .args(["--extract", "--file", &format!("{id}.tar")])
+        .current_dir(dir.path())
+        .status();
+    assert!(unpacked.expect("there is a tar").success());
+    let data = dir.path().join("data").join(work_id("fetched"));
+    let read = |name| fs::read_to_string(data.join(name)).expect("it was unpacked");
+    assert!(read("call.mp4") == LINE.repeat(1 << 19));
+    assert_eq!(read("recorder.log"), "why\n");
+    assert_eq!(
+        fetch(&[], &id).status.code(),
+        Some(2),
+        "it replaces nothing"
+    );
+
+    let metrics = admin(&work, "/metrics").await;
+    let shown = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|value| value.trim().parse::<f64>().ok());
+        value.expect("it is shown")
+    };
+    let bytes = kept["unsent_bytes"].as_f64();
+    assert_eq!(Some(shown("offloader_unsent_bytes ")), bytes);
+    let until = kept["keep_until"].as_f64().expect("a time");
+    let removal = shown("offloader_unsent_next_removal_timestamp_seconds ");
+    assert!((removal - until / 1000.0).abs() < 0.001, "{removal}");
+
+    let volume = work.engine.volumes_of(&id).remove(0);
+    work.engine.docker(&["rm", &container]);
+    let orphaned = fetch(&["-o", "-"], &id);
+    assert_eq!(orphaned.status.code(), Some(1), "{orphaned:?}");
+    let told = String::from_utf8_lossy(&orphaned.stderr);
+    assert!(
+        told.contains(&volume) && told.contains("tar -C /"),
+        "{told}"
+    );
+
+    let log = work.daemon.log();
+    let audited = |line: &&str| line.contains("offloader::audit") && line.contains("fetch-files");
+    let audited: Vec<_> = log.lines().filter(audited).collect();
+    assert_eq!(audited.len(), 2, "{audited:?}");
+    let archive = fs::metadata(dir.path().join(format!("{id}.tar")));
+    let whole = format!("whole, {} bytes", archive.expect("it is there").len());
+    assert!(
+        audited[1].contains(&id) && audited[1].contains(&whole),
+        "{audited:?}"
+    );
 }
