@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 
 use crate::ambient;
@@ -16,6 +17,11 @@ use crate::config::{ListenAddress, TlsFiles};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
+/// After this long without a word it is asked whether the other side is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// How long a client may leave unread, or unacknowledged, what it was sent. Whoever pages through a
+/// log reads on before that.
+const STALLED: Duration = Duration::from_secs(10 * 60);
 
 /// Listens on an address; an empty host is every interface, by IPv6 and IPv4.
 ///
@@ -35,7 +41,7 @@ pub(crate) async fn listen(address: &ListenAddress) -> anyhow::Result<TcpListene
     };
     let mut failure = None;
     for candidate in candidates {
-        match bind(candidate) {
+        match bind(candidate, STALLED) {
             Ok(listener) => return Ok(listener),
             // A machine without IPv6 is served by IPv4; a taken port is taken.
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
@@ -51,7 +57,9 @@ pub(crate) async fn listen(address: &ListenAddress) -> anyhow::Result<TcpListene
     }
 }
 
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+/// Listens on an address. Connections that come by it are broken off when they leave unread for
+/// `stalled` what they were sent, or when the other side has gone without a word.
+pub(crate) fn bind(address: SocketAddr, stalled: Duration) -> std::io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -61,6 +69,9 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
         // Whatever the machine's default: an unspecified address is both protocols'.
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
+    // Connections have these from the socket that they come by.
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))?;
+    socket.set_tcp_user_timeout(Some(stalled))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

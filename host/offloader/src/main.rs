@@ -5,6 +5,7 @@ mod cli;
 mod clock;
 mod config;
 mod config_file;
+mod connections;
 mod job_output;
 mod jobs_command;
 mod listen;

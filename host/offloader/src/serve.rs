@@ -1,6 +1,5 @@
 //! Wiring: opens what the service needs, puts the floors together, serves, and ends cleanly.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,21 +7,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 use api::{ApiConfig, AuthSettings, Build};
 use axum::Router;
-use axum_server::accept::NoDelayAcceptor;
-use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use axum_server::{Handle, Server};
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
 use engine::{Clock as _, Engine, EngineConfig, Policies, Ports, Registrations, Store};
 use gate::Gate;
-use hyper_util::rt::TokioTimer;
 use store::{SetAside, SqliteStore, StoreConfig};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::ambient;
 use crate::clock::SteadyClock;
-use crate::runner::Embedded;
 use crate::config::Config;
+use crate::connections::{self, Limits};
 use crate::policies::PolicyKeeper;
+use crate::runner::Embedded;
 use crate::state::StateDir;
 use crate::{listen, metrics, runner, systemd};
 
@@ -30,21 +28,19 @@ use crate::{listen, metrics, runner, systemd};
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// How long the engine may take to save everything when the service ends.
 const LAST_COMMITS: Duration = Duration::from_secs(30);
-/// How long a connection may be idle, or take to say what it wants. Longer than clients keep idle
-/// connections, so that they are the ones to close them.
-const IDLE: Duration = Duration::from_secs(120);
 
 /// A service that is ready to answer.
 pub(crate) struct Service {
     engine: Engine,
     router: Router,
-    /// Where jobs end with the service.
-    embedded: Option<Embedded>,
     listener: TcpListener,
+    limits: Limits,
     tls: Option<RustlsConfig>,
     /// Where metrics are shown without authentication, and what shows them.
     metrics: Option<(TcpListener, Router)>,
     policies: PolicyKeeper,
+    /// Where jobs end with the service.
+    embedded: Option<Embedded>,
     signals: Signals,
 }
 
@@ -166,10 +162,14 @@ pub(crate) async fn start(config: Config, file: (PathBuf, bool)) -> anyhow::Resu
         engine,
         router,
         listener,
+        limits: Limits {
+            connections: config.api.max_connections,
+            idle: connections::IDLE,
+        },
         tls,
         metrics,
-        embedded,
         policies,
+        embedded,
         signals,
     })
 }
@@ -183,10 +183,17 @@ impl Service {
     /// When serving itself fails.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let handle = Handle::new();
-        let mut serving = tokio::spawn(serve(self.listener, self.tls, self.router, handle.clone()));
+        let mut serving = tokio::spawn(connections::serve(
+            self.listener,
+            self.tls,
+            self.router,
+            self.limits,
+            handle.clone(),
+        ));
         // Both end with the process: nothing depends on how.
         if let Some((listener, router)) = self.metrics {
-            tokio::spawn(serve(listener, None, router, Handle::new()));
+            let serving = connections::serve(listener, None, router, self.limits, Handle::new());
+            tokio::spawn(serving);
         }
         if let Some(hangup) = self.signals.hangup.take() {
             tokio::spawn(self.policies.reload_when_told(hangup));
@@ -202,16 +209,16 @@ impl Service {
         systemd::stopping();
         handle.graceful_shutdown(Some(LAST_ANSWERS));
         let ending = async {
+            // First of all, so that the engine learns how they end, and saves it.
+            if let Some(embedded) = &self.embedded {
+                embedded.end().await;
+            }
             if tokio::time::timeout(LAST_COMMITS, self.engine.shutdown())
                 .await
                 .is_err()
             {
                 tracing::warn!(
                     "not everything could be saved in time; the next start finds out the rest"
-            // First of all, so that the engine learns how they end, and saves it.
-            if let Some(embedded) = &self.embedded {
-                embedded.end().await;
-            }
                 );
             }
             serving.await
@@ -252,30 +259,4 @@ async fn resume_time(store: &SqliteStore) -> anyhow::Result<Arc<SteadyClock>> {
         tracing::warn!(%error, "the time could not be kept for the next start");
     }
     Ok(clock)
-}
-
-async fn serve(
-    listener: TcpListener,
-    tls: Option<RustlsConfig>,
-    router: Router,
-    handle: Handle<SocketAddr>,
-) -> std::io::Result<()> {
-    let mut server = Server::<SocketAddr>::from_listener(listener)
-        .handle(handle)
-        .http1_only();
-    server
-        .http_builder()
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE);
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    match tls {
-        Some(tls) => {
-            server
-                .acceptor(RustlsAcceptor::new(tls).acceptor(NoDelayAcceptor::new()))
-                .serve(service)
-                .await
-        }
-        None => server.acceptor(NoDelayAcceptor::new()).serve(service).await,
-    }
 }

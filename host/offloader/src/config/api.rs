@@ -26,7 +26,12 @@ pub(crate) struct Api {
     /// The administrator's secret, where there is to be one.
     pub(crate) admin_secret: Option<Secret>,
     pub(crate) session_lifetime: Duration,
+    /// How many connections there may be at once; further ones wait.
+    pub(crate) max_connections: usize,
 }
+
+/// Far more than a site needs, and far fewer than files may be open.
+const MAX_CONNECTIONS: u32 = 1000;
 
 /// `HOST:PORT`; an empty host is every interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +96,9 @@ pub(super) fn read(root: &Section<'_>) -> Api {
             .and_then(NonZeroU32::new),
         admin_secret: admin_secret(&security),
         session_lifetime: session_lifetime(&security),
+        max_connections: http
+            .get("max_connections", number32(1))
+            .unwrap_or(MAX_CONNECTIONS) as usize,
     };
     http.finish();
     security.finish();

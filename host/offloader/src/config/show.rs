@@ -64,6 +64,7 @@ impl Config {
         ]);
         let http = table([
             ("listen_address", text(&self.api.listen.to_string())),
+            ("max_connections", number(self.api.max_connections as u64)),
             ("tls", tls.into()),
         ]);
         let minutes = i64::try_from(self.api.session_lifetime.as_secs() / 60).unwrap_or(i64::MAX);
@@ -147,8 +148,8 @@ impl Config {
                 ("images", images.into()),
                 ("output_max", size(wasi.output_max_bytes)),
                 ("data_max", size(wasi.data_max_bytes)),
-            ]);
                 ("shutdown_timeout", duration(wasi.shutdown_timeout)),
+            ]);
             if let Some(threads) = wasi.threads {
                 section.insert("threads".into(), i64::from(threads).into());
             }

@@ -106,6 +106,16 @@ fn slots_and_room_are_read() {
 }
 
 #[test]
+fn how_many_connections_there_may_be_is_read() {
+    assert_eq!(load_with("", &[]).unwrap().config.api.max_connections, 1000);
+    let text = "[api.http]\nmax_connections = 20\n";
+    let config = load_with(text, &[]).unwrap().config;
+    assert_eq!(config.api.max_connections, 20);
+    assert!(config.show().contains("max_connections = 20"));
+    assert!(load_with("api.http.max_connections = 0", &[]).is_err());
+}
+
+#[test]
 fn what_is_done_about_strays_is_read() {
     let jobs = load_with("", &[]).unwrap().config.jobs;
     assert_eq!(jobs.strays, engine::StrayRules::default());
@@ -849,9 +859,9 @@ fn the_embedded_runner_has_limits_of_its_own() {
     assert_eq!(wasi.images["a/b:1"], "b.wasm");
     assert_eq!((wasi.output_max_bytes, wasi.threads), (1 << 20, Some(3)));
     assert_eq!(wasi.data_max_bytes, 8 << 30);
-    assert!(good("", &[]).jobs.wasi.is_none());
-}
     assert_eq!(wasi.shutdown_timeout, Duration::from_secs(10));
     let text = text.replace("threads = 3", "shutdown_timeout = \"1m\"");
     let wasi = good(&text, &[]).jobs.wasi.unwrap();
     assert_eq!(wasi.shutdown_timeout, Duration::from_secs(60));
+    assert!(good("", &[]).jobs.wasi.is_none());
+}

@@ -7,6 +7,7 @@
     reason = "tests break what they find on this machine, with plain means"
 )]
 
+mod connections;
 mod crash;
 mod ending;
 mod engine;

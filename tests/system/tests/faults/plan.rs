@@ -133,6 +133,13 @@ impl Plan {
         world
     }
 
+    /// The world with its daemon, which answers and may not be able to run jobs.
+    pub(crate) async fn begin_blind(self) -> World {
+        let mut world = self.before_begin();
+        world.start_blind().await;
+        world
+    }
+
     /// The world with a daemon that dies at a fault point.
     pub(crate) async fn begin_dying_at(self, point: &str) -> World {
         let mut world = self.before_begin();

@@ -77,7 +77,11 @@ async fn an_engine_with_too_little_room_is_asked_for_nothing() {
     let Some(dockerd) = Dockerd::small_for_test(test, 64 << 20).await else {
         return;
     };
-    let mut world = Plan::with(dockerd).slots(1).begin().await;
+    let plan = Plan::with(dockerd).slots(1);
+    let mut world = plan.begin_blind().await;
+    let health = world.until_health("degraded").await;
+    let reasons = health["reasons"].to_string();
+    assert!(reasons.contains("jobs.min_free_disk"), "{health}");
     let body = world.recording("rec");
     let answer = world.submit(&body).await.expect("the daemon answers");
     assert_eq!(answer.status, 503, "{answer:?}");
@@ -133,12 +137,12 @@ async fn a_store_without_room_refuses_jobs_and_takes_them_again() {
     assert_eq!(world.agrees_after_crashes(0).await.starts, 1);
 }
 
-/// The most memory that a process has had so far, in bytes.
-fn peak_memory(daemon: &Daemon) -> u64 {
+/// The memory of a process in bytes: `VmRSS` is what it has, `VmHWM` the most that it has had so far.
+pub(crate) fn memory(daemon: &Daemon, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid()));
     let status = status.expect("the daemon runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|line| line.trim_start_matches(':').trim().strip_suffix(" kB"));
     kib.and_then(|kib| kib.parse::<u64>().ok())
         .expect("a number of kB")
         * 1024
@@ -166,7 +170,7 @@ async fn log_readers_that_stall_and_many_logs_cost_no_memory_and_no_job() {
     );
     let mut world = plan.slots(1).script(&script).begin().await;
     let id = world.start_job("rec").await;
-    let before = peak_memory(world.daemon());
+    let before = memory(world.daemon(), "VmHWM");
     // Readers that ask and then do not read.
     let address = world
         .daemon()
@@ -214,7 +218,7 @@ async fn log_readers_that_stall_and_many_logs_cost_no_memory_and_no_job() {
         );
     }
     drop(logs);
-    let grown = peak_memory(world.daemon()).saturating_sub(before);
+    let grown = memory(world.daemon(), "VmHWM").saturating_sub(before);
     assert!(
         grown < 48 << 20,
         "{grown} bytes more for {megabytes} MB of logs"

@@ -151,6 +151,7 @@ const SCENARIOS: &[(u8, &str, &[&str])] = &[
         &[
             "what_only_looks_like_ours_is_never_touched",
             "a_foreign_container_of_a_name_like_ours_is_never_touched",
+            "a_stray_has_its_grace_and_its_removal_says_why",
         ],
     ),
     (
@@ -164,6 +165,7 @@ const SCENARIOS: &[(u8, &str, &[&str])] = &[
         &[
             "a_torn_end_of_the_log_loses_nothing_that_was_acknowledged",
             "a_damaged_store_is_set_aside_whole_and_its_containers_finish_their_course",
+            "a_record_that_makes_no_sense_is_told_and_its_job_left_as_it_is",
             "a_store_without_room_refuses_jobs_and_takes_them_again",
             "a_state_directory_that_is_gone_is_made_again_and_containers_finish_their_course",
             "a_store_that_is_something_else_is_left_alone",
@@ -179,10 +181,12 @@ const SCENARIOS: &[(u8, &str, &[&str])] = &[
     ),
     (
         28,
-        "a log reader stalls; many logs",
+        "log readers and other clients stall; many logs",
         &[
             "log_readers_that_stall_and_many_logs_cost_no_memory_and_no_job",
             "a_log_reader_that_stalls_or_leaves_does_no_harm",
+            "hundreds_that_say_little_or_nothing_cost_little_and_hold_up_nobody",
+            "answers_that_nobody_reads_are_not_collected",
         ],
     ),
     (
