@@ -15,10 +15,12 @@ use crate::job_loop::JobLoop;
 use crate::live::{Command, Live, LiveJobs};
 use crate::measure::Removals;
 use crate::removed::RemovedJobs;
+use crate::submit::too_little_room;
 use crate::sweep::{StrayRules, Sweeper};
 use crate::{
     Clock, DeleteError, FaultPoint, JobQuery, JobView, LogStream, LogsUntil, Policies,
-    PrefetchError, Runner, RunnerError, Slots, StopError, Store, StoreError, facts, measure,
+    PrefetchError, Runner, RunnerError, Slots, StopError, Store, StoreError, SubmitError, facts,
+    measure,
 };
 
 /// How long a deleted job's key is remembered after the job ended, as the job API promises.
@@ -67,6 +69,8 @@ pub struct Ports {
 pub struct Health {
     /// What stands in the way, for people; empty when nothing does.
     pub reasons: Vec<String>,
+    /// What somebody should look at, for people, though it is in nobody's way.
+    pub warnings: Vec<String>,
 }
 
 /// The engine. Cheap to clone; all clones are one.
@@ -86,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     pub(crate) ending: CancellationToken,
     runner_trouble: RwLock<Option<String>>,
+    /// How many bytes the container engine has free, when they are too few for a job.
+    no_room: RwLock<Option<u64>>,
 }
 
 impl Engine {
@@ -107,6 +113,7 @@ impl Engine {
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
             runner_trouble: RwLock::new(None),
+            no_room: RwLock::new(None),
         });
         measure::describe(&shared.config.slots);
         for job in unfinished {
@@ -316,8 +323,25 @@ impl Engine {
         let runner = self.shared.runner_trouble();
         let store = self.shared.ports.store.trouble();
         let store = store.map(|why| format!("store: {why}"));
+        let no_room = *self
+            .shared
+            .no_room
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let no_room = no_room.map(|free_bytes| {
+            let needed_bytes = self.shared.config.min_free_bytes;
+            SubmitError::NoRoom {
+                free_bytes,
+                needed_bytes,
+            }
+            .to_string()
+        });
+        let warnings = self.shared.ports.store.warnings().into_iter();
         Health {
-            reasons: runner.into_iter().chain(store).collect(),
+            reasons: runner.into_iter().chain(store).chain(no_room).collect(),
+            warnings: warnings
+                .map(|warning| format!("store: {warning}"))
+                .collect(),
         }
     }
 
@@ -439,11 +463,30 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Looks whether the container engine has room for a job, and remembers it for `/healthz`.
+    async fn check_room(&self) {
+        let no_room = too_little_room(self).await;
+        let mut known = self.no_room.write().unwrap_or_else(PoisonError::into_inner);
+        match (*known, no_room) {
+            (None, Some(free_bytes)) => warn!(
+                free_bytes,
+                needed_bytes = self.config.min_free_bytes,
+                "no new jobs until the container engine has room for them"
+            ),
+            (Some(_), None) => info!("the container engine has room for jobs again"),
+            _ => {}
+        }
+        *known = no_room;
+    }
+}
+
 async fn watch_runner(shared: Arc<Shared>) {
     const UP: Duration = Duration::from_secs(5);
     const DOWN: Duration = Duration::from_secs(1);
     loop {
         let pause = if shared.check_runner().await.is_ok() {
+            shared.check_room().await;
             UP
         } else {
             DOWN

@@ -317,6 +317,10 @@ pub trait Store: Send + Sync + 'static {
     fn trouble(&self) -> Option<String> {
         None
     }
+    /// What somebody should look at, for people, though it is in nobody's way. Names no job.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The store failed at an operation. Nothing of it took effect.

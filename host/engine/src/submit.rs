@@ -152,7 +152,7 @@ async fn submit(
 
 /// How many bytes are free, when they are too few for another job. Who cannot tell is no reason to
 /// refuse one.
-async fn too_little_room(shared: &Shared) -> Option<u64> {
+pub(crate) async fn too_little_room(shared: &Shared) -> Option<u64> {
     let needed = shared.config.min_free_bytes;
     if needed == 0 {
         return None;

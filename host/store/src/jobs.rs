@@ -24,7 +24,14 @@ macro_rules! select_jobs {
 }
 
 /// Saves a new job if its keys are free and a slot is.
-pub(crate) fn accept(db: &Connection, new: &NewJob) -> Result<Accepted, Failure> {
+///
+/// `past_reading` of the jobs that seem to hold a slot have records that make no sense: they hold
+/// none, for nobody would ever free it.
+pub(crate) fn accept(
+    db: &Connection,
+    new: &NewJob,
+    past_reading: u32,
+) -> Result<Accepted, Failure> {
     let job = &*new.job;
     for key in &new.keys {
         if let Some(known) = keys::find(db, key, job.submitted_at)? {
@@ -34,7 +41,7 @@ pub(crate) fn accept(db: &Connection, new: &NewJob) -> Result<Accepted, Failure>
     let free = match new.slots {
         slots if !slots.count_only() => slots.admit(job, &active(db)?),
         slots => match slots.total {
-            Some(total) => slots_taken(db)? < i64::from(total),
+            Some(total) => slots_taken(db)? - i64::from(past_reading) < i64::from(total),
             None => true,
         },
     };
@@ -50,7 +57,7 @@ pub(crate) fn accept(db: &Connection, new: &NewJob) -> Result<Accepted, Failure>
 
 /// The jobs that hold a slot.
 fn active(db: &Connection) -> Result<Vec<Job>, Failure> {
-    in_states(db, |state| state.holds_slot())
+    Ok(in_states(db, |state| state.holds_slot())?.0)
 }
 
 fn slots_taken(db: &Connection) -> Result<i64, Failure> {
@@ -368,18 +375,48 @@ fn with_decisions(db: &Connection, seq: i64) -> Result<Option<(Job, Vec<Decision
 
 /// Every job but the removed, in the order of acceptance.
 pub(crate) fn unfinished(db: &Connection) -> Result<Vec<Job>, Failure> {
-    in_states(db, |state| state != Lifecycle::Removed)
+    Ok(in_states(db, |state| state != Lifecycle::Removed)?.0)
 }
 
-fn in_states(db: &Connection, wanted: impl Fn(Lifecycle) -> bool) -> Result<Vec<Job>, Failure> {
-    let mut seqs = Vec::new();
+/// A job's record that makes no sense, though the database is whole.
+#[derive(Debug)]
+pub(crate) struct PastReading {
+    pub(crate) id: String,
+    pub(crate) state: Lifecycle,
+    /// What is wrong with it, for people.
+    pub(crate) detail: String,
+}
+
+/// Every job but the removed whose record makes no sense.
+pub(crate) fn past_reading(db: &Connection) -> Result<Vec<PastReading>, Failure> {
+    Ok(in_states(db, |state| state != Lifecycle::Removed)?.1)
+}
+
+fn in_states(
+    db: &Connection,
+    wanted: impl Fn(Lifecycle) -> bool,
+) -> Result<(Vec<Job>, Vec<PastReading>), Failure> {
+    let mut found = Vec::new();
     for state in Lifecycle::ALL.into_iter().filter(|state| wanted(*state)) {
-        let mut statement = db.prepare_cached("SELECT seq FROM jobs WHERE state = ?1")?;
-        for seq in statement.query_map([state.as_str()], |row| row.get::<_, i64>(0))? {
-            seqs.push(seq?);
+        let mut statement = db.prepare_cached("SELECT seq, id FROM jobs WHERE state = ?1")?;
+        let mut rows = statement.query([state.as_str()])?;
+        while let Some(row) = rows.next()? {
+            found.push((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, state));
         }
     }
-    seqs.sort_unstable();
-    let load = |seq| load_by_seq(db, seq).transpose();
-    seqs.into_iter().filter_map(load).collect()
+    found.sort_unstable_by_key(|(seq, ..)| *seq);
+    let (mut jobs, mut past_reading) = (Vec::with_capacity(found.len()), Vec::new());
+    for (seq, id, state) in found {
+        let detail = match load_by_seq(db, seq) {
+            Ok(Some(job)) => {
+                jobs.push(job);
+                continue;
+            }
+            Ok(None) => "it has no attempt".to_owned(),
+            Err(Failure::Malformed(detail)) => detail,
+            Err(failure) => return Err(failure),
+        };
+        past_reading.push(PastReading { id, state, detail });
+    }
+    Ok((jobs, past_reading))
 }

@@ -11,9 +11,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::failure::Failure;
+use crate::jobs::{self, PastReading};
 use crate::schema::{APPLICATION_ID, MIGRATIONS};
 use crate::set_aside::{self, SetAside, with};
-use crate::{jobs, wal};
+use crate::wal;
 
 /// Why the store could not be opened. No record in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +75,8 @@ pub(crate) struct Opened {
     pub(crate) writer: Connection,
     /// For the readers.
     pub(crate) readers: Vec<Connection>,
+    /// Jobs that have something left to be done, and whose records make no sense.
+    pub(crate) past_reading: Vec<PastReading>,
     /// Held as long as the database is open.
     pub(crate) lock: File,
 }
@@ -120,15 +123,25 @@ pub(crate) fn open_or_set_aside(
 /// A database that was opened under a lock.
 struct Files {
     writer: Connection,
+    ready: Ready,
+}
+
+/// What making a database ready brought.
+struct Ready {
     readers: Vec<Connection>,
+    past_reading: Vec<PastReading>,
 }
 
 impl Files {
     fn under(self, lock: File) -> Opened {
-        let Self { writer, readers } = self;
-        Opened {
-            writer,
+        let Ready {
             readers,
+            past_reading,
+        } = self.ready;
+        Opened {
+            writer: self.writer,
+            readers,
+            past_reading,
             lock,
         }
     }
@@ -153,12 +166,12 @@ fn open_files(path: &Path) -> Result<Files, OpenError> {
     }
     Ok(Files {
         writer,
-        readers: made_ready?,
+        ready: made_ready?,
     })
 }
 
 /// Checks the database, brings its tables up to date, and opens it for reading too.
-fn make_ready(path: &Path, writer: &mut Connection) -> Result<Vec<Connection>, OpenError> {
+fn make_ready(path: &Path, writer: &mut Connection) -> Result<Ready, OpenError> {
     if writer.is_readonly("main").unwrap_or(true) {
         return Err(OpenError::NotWritable {
             path: path.into(),
@@ -168,15 +181,19 @@ fn make_ready(path: &Path, writer: &mut Connection) -> Result<Vec<Connection>, O
     check(path, writer)?;
     prepare(writer)
         .map_err(|error| explain_ours(path, "bringing the tables up to date", &error))?;
-    check_unfinished(path, writer)?;
-    (0..READERS)
+    let past_reading = read_unfinished(path, writer)?;
+    let readers = (0..READERS)
         .map(|_| {
             let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
             reader.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
             Ok(reader)
         })
         .collect::<rusqlite::Result<_>>()
-        .map_err(|error| explain_ours(path, "opening it for reading", &error))
+        .map_err(|error| explain_ours(path, "opening it for reading", &error))?;
+    Ok(Ready {
+        readers,
+        past_reading,
+    })
 }
 
 /// Keeps other processes out. The lock is on a file of its own: closing a second handle on the
@@ -325,25 +342,24 @@ fn check(path: &Path, db: &Connection) -> Result<(), OpenError> {
     }
 }
 
-/// Sees that every job can be read that has something left to be done.
-fn check_unfinished(path: &Path, db: &Connection) -> Result<(), OpenError> {
-    let failure = match jobs::unfinished(db) {
-        Ok(_) => return Ok(()),
-        Err(failure) => failure,
-    };
-    let damaged = || OpenError::Damaged {
-        path: path.into(),
-        detail: failure.to_string(),
-    };
-    Err(match &failure {
-        // A disk that does not give it, or want of memory, says nothing about what is on it.
-        Failure::Sql(error) => match error.sqlite_error_code() {
-            // The tables are those of this version, so a statement that does not fit them, or a
-            // value of another type, means that something is spoilt.
-            None | Some(ErrorCode::Unknown) => damaged(),
-            Some(_) => explain_ours(path, "reading unfinished jobs", error),
-        },
-        _ => damaged(),
+/// Reads every job that has something left to be done. A record that makes no sense in a database
+/// that is whole is one job's trouble; what cannot be read at all is damage.
+fn read_unfinished(path: &Path, db: &Connection) -> Result<Vec<PastReading>, OpenError> {
+    jobs::past_reading(db).map_err(|failure| {
+        let damaged = || OpenError::Damaged {
+            path: path.into(),
+            detail: failure.to_string(),
+        };
+        match &failure {
+            // A disk that does not give it, or want of memory, says nothing about what is on it.
+            Failure::Sql(error) => match error.sqlite_error_code() {
+                // The tables are those of this version, so a statement that does not fit them, or
+                // a value of another type, means that something is spoilt.
+                None | Some(ErrorCode::Unknown) => damaged(),
+                Some(_) => explain_ours(path, "reading unfinished jobs", error),
+            },
+            _ => damaged(),
+        }
     })
 }
 

@@ -13,6 +13,7 @@ use engine::{
 use rusqlite::Connection;
 
 use crate::failure::Failure;
+use crate::jobs::PastReading;
 use crate::open::{self, OpenError, Opened};
 use crate::readers::Readers;
 use crate::set_aside::SetAside;
@@ -30,6 +31,9 @@ pub struct StoreConfig {
 /// The store. Dropping it waits for what was asked of it, then lets go of the files.
 pub struct SqliteStore {
     readers: Arc<Readers>,
+    warnings: Vec<String>,
+    /// How many jobs seem to hold a slot whose records make no sense.
+    past_reading: u32,
     // In the order of dropping: the writer is gone before the lock is.
     writer: Writer,
     _lock: File,
@@ -60,7 +64,12 @@ impl SqliteStore {
         now: Timestamp,
     ) -> Result<(Self, Option<SetAside>), OpenError> {
         let (opened, set_aside) = open::open_or_set_aside(&config.path, now)?;
-        Ok((Self::start(opened, config)?, set_aside))
+        let mut store = Self::start(opened, config)?;
+        if set_aside.is_some() {
+            let warning = "it was damaged, and set aside when the service started";
+            store.warnings.push(warning.to_owned());
+        }
+        Ok((store, set_aside))
     }
 
     fn start(opened: Opened, config: StoreConfig) -> Result<Self, OpenError> {
@@ -69,8 +78,29 @@ impl SqliteStore {
             operation: "starting its thread",
             detail: error.to_string(),
         })?;
+        let unread = &opened.past_reading;
+        for PastReading { id, state, detail } in unread {
+            tracing::error!(
+                job = id,
+                state = state.as_str(),
+                detail,
+                "the record of a job cannot be read; the job is left as it is, with its container \
+                 and its volume"
+            );
+        }
+        let holds_slot = |record: &&PastReading| record.state.holds_slot();
+        let past_reading = unread.iter().filter(holds_slot).count();
+        let warning = format!(
+            "{} records of jobs cannot be read; the log names them",
+            unread.len()
+        );
         Ok(Self {
             readers: Arc::new(Readers::new(opened.readers)),
+            warnings: (!unread.is_empty())
+                .then_some(warning)
+                .into_iter()
+                .collect(),
+            past_reading: u32::try_from(past_reading).unwrap_or(u32::MAX),
             writer,
             _lock: opened.lock,
         })
@@ -132,8 +162,11 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn accept(&self, new: NewJob) -> Result<Accepted, StoreError> {
-        self.write("saving a new job", move |db| jobs::accept(db, &new))
-            .await
+        let past_reading = self.past_reading;
+        self.write("saving a new job", move |db| {
+            jobs::accept(db, &new, past_reading)
+        })
+        .await
     }
 
     async fn commit(&self, job: Arc<Job>, decisions: Vec<Decision>) -> Result<(), StoreError> {
@@ -192,6 +225,10 @@ impl Store for SqliteStore {
 
     fn trouble(&self) -> Option<String> {
         self.writer.trouble()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
     }
 }
 

@@ -47,10 +47,13 @@ pub(super) async fn health(State(api): State<Api>) -> Response {
         let body = json(&json!({ "status": "unavailable", "reasons": [error.to_string()] }));
         return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
     }
-    let reasons = api.engine.health().reasons;
-    if reasons.is_empty() {
-        json(&json!({ "status": "ok" }))
-    } else {
-        json(&json!({ "status": "degraded", "reasons": reasons }))
+    let health = api.engine.health();
+    let mut told = match health.reasons.is_empty() {
+        true => json!({ "status": "ok" }),
+        false => json!({ "status": "degraded", "reasons": health.reasons }),
+    };
+    if !health.warnings.is_empty() {
+        told["warnings"] = json!(health.warnings);
     }
+    json(&told)
 }

@@ -3,8 +3,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rusqlite::Connection;
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::plan::Plan;
 use crate::world::World;
@@ -91,7 +94,55 @@ async fn a_damaged_store_is_set_aside_whole_and_its_containers_finish_their_cour
         log.contains(name.expect("a name")),
         "it is not named:\n{log}"
     );
+    let health = world.until_health("ok").await;
+    let warnings = health["warnings"].to_string();
+    assert!(warnings.contains("set aside"), "{health}");
     found_again(&mut world, &runs, &kept).await;
+}
+
+#[tokio::test]
+async fn a_record_that_makes_no_sense_is_told_and_its_job_left_as_it_is() {
+    let test = "a_record_that_makes_no_sense_is_told_and_its_job_left_as_it_is";
+    let Some((mut world, runs, kept)) = running_and_kept(test).await else {
+        return;
+    };
+    world.stop();
+    let container = world.container(&runs);
+    let db = Connection::open(database(&world)).expect("it can be opened");
+    let spoil = "UPDATE jobs SET kind = 'nonsense' WHERE id = ?1";
+    assert_eq!(db.execute(spoil, [&runs]), Ok(1));
+    drop(db);
+    world.start().await;
+    let health = world.until_health("ok").await;
+    let warnings = health["warnings"].to_string();
+    assert!(warnings.contains("1 records of jobs"), "{health}");
+    let log = world.daemon().log();
+    let told = |line: &str| line.contains("ERROR") && line.contains(&runs);
+    assert!(log.lines().any(told), "{log}");
+    let answer = world.daemon().admin().job(&runs).await.expect("an answer");
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert!(answer.text().contains("nonsense"), "{answer:?}");
+    // Nobody else suffers: what is kept is, and both slots can be had.
+    assert_eq!(world.job(&kept).await["state"], "retained");
+    for id in ["one", "two"] {
+        world.start_job(id).await;
+    }
+    // Its container is no stray, however long nobody looks after it.
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.container(&runs), container);
+    let seen = world.engine.inspect(&container);
+    assert_eq!(seen["State"]["Running"], true);
+    // Somebody mends it, and it goes on as if nothing had been.
+    world.stop();
+    let db = Connection::open(database(&world)).expect("it can be opened");
+    let mend = "UPDATE jobs SET kind = 'recording' WHERE id = ?1";
+    assert_eq!(db.execute(mend, [&runs]), Ok(1));
+    drop(db);
+    world.start().await;
+    assert!(world.until_health("ok").await["warnings"].is_null());
+    world.ask_to_end(&runs);
+    world.until_removed(&runs).await;
+    world.agrees().await;
 }
 
 #[tokio::test]
