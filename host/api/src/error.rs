@@ -118,9 +118,12 @@ impl ApiError {
                 ..
             } => Self::later(StatusCode::SERVICE_UNAVAILABLE, text, SOON),
             SubmitError::NotStarted { .. } => Self::new(StatusCode::BAD_GATEWAY, text),
-            SubmitError::Store(error) => {
-                Self::store(&format!("failed to create {kind} job: "), error)
-            }
+            // Nothing of it was saved, and a disk may have room again.
+            SubmitError::Store(error) => Self {
+                retry_after: Some(SOON),
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                ..Self::store(&format!("failed to create {kind} job: "), error)
+            },
         }
     }
 
@@ -369,9 +372,9 @@ mod tests {
             (not_started(EndReason::StartFailed), 502, "pulling", false),
             (
                 SubmitError::Store(store),
-                500,
+                503,
                 "store: accept: disk full",
-                false,
+                true,
             ),
         ] {
             let told = ApiError::submit(JobKind::Transcribing, Duration::from_secs(100), &error);

@@ -22,7 +22,7 @@ pub fn need_engine(name: &str) -> Option<String> {
 }
 
 /// Says that the test `name` is skipped for want of something; under CI it fails.
-pub(crate) fn skipped(name: &str, lacking: &str) {
+pub fn skipped(name: &str, lacking: &str) {
     assert!(!under_ci(), "{name} needs {lacking}");
     eprintln!("SKIPPED, having no {lacking}: {name}");
     if let Some(file) = env::var_os("OFFLOADER_TEST_SKIPS") {

@@ -29,7 +29,7 @@ mod registry;
 
 pub use daemon::{ADMIN_SECRET, Daemon, Ended, KEY, Setup, binary, binary_with_fault_points};
 pub use dockerd::{Dockerd, Place, mount_small, ping};
-pub use engine::{TestEngine, need_engine};
+pub use engine::{TestEngine, need_engine, skipped};
 pub use line::{Line, Passing};
 pub use oracle::{Agreement, Oracle, Submission, Told, Violations};
 pub use policies::{job_probe, policy_file};

@@ -49,6 +49,7 @@ fn oracle() -> Oracle {
         starts: Starts::default(),
         secrets: Vec::new(),
         submissions: Vec::new(),
+        removed_by_hand: BTreeSet::new(),
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod connections;
 mod crash;
+mod disk;
 mod ending;
 mod engine;
 mod hook;

@@ -154,9 +154,9 @@ async fn log_readers_that_stall_and_many_logs_cost_no_memory_and_no_job() {
     let Some(plan) = Plan::shared(test) else {
         return;
     };
-    // 1 GB takes the engine some minutes.
+    // As many as the engine keeps of a job for sure, in ten files of 100 MB; it takes some minutes.
     let megabytes = if std::env::var_os("OFFLOADER_TEST_SLOW").is_some() {
-        1000
+        840
     } else {
         64
     };
@@ -219,10 +219,8 @@ async fn log_readers_that_stall_and_many_logs_cost_no_memory_and_no_job() {
     }
     drop(logs);
     let grown = memory(world.daemon(), "VmHWM").saturating_sub(before);
-    assert!(
-        grown < 48 << 20,
-        "{grown} bytes more for {megabytes} MB of logs"
-    );
+    eprintln!("{grown} bytes more for {megabytes} MB of logs");
+    assert!(grown < 48 << 20, "{grown} bytes more");
     drop(stalled);
     world.ask_to_end(&id);
     let job = world.until_removed(&id).await;

@@ -166,6 +166,8 @@ const SCENARIOS: &[(u8, &str, &[&str])] = &[
             "a_torn_end_of_the_log_loses_nothing_that_was_acknowledged",
             "a_damaged_store_is_set_aside_whole_and_its_containers_finish_their_course",
             "a_record_that_makes_no_sense_is_told_and_its_job_left_as_it_is",
+            "a_disk_that_does_not_sync_refuses_jobs_and_what_ends_meanwhile_is_saved_later",
+            "a_crash_while_nothing_can_be_synced_loses_nothing_and_damages_no_store",
             "a_store_without_room_refuses_jobs_and_takes_them_again",
             "a_state_directory_that_is_gone_is_made_again_and_containers_finish_their_course",
             "a_store_that_is_something_else_is_left_alone",
