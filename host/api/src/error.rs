@@ -7,7 +7,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::{EndReason, JobId, JobKind};
 use engine::{
-    DeleteError, FilesError, PrefetchError, RunnerError, StopError, StoreError, SubmitError,
+    DeleteError, FilesError, PrefetchError, ResendError, RunnerError, StopError, StoreError,
+    SubmitError,
 };
 use gate::{Origin, Refusal};
 
@@ -92,7 +93,31 @@ impl ApiError {
 
     /// A submission failed.
     pub(crate) fn submit(kind: JobKind, timeout: Duration, error: &SubmitError) -> Self {
-        let text = format!("failed to create {kind} job: {error}");
+        Self::not_started(&format!("failed to create {kind} job: "), timeout, error)
+    }
+
+    /// What a job left is not sent in again.
+    pub(crate) fn resend(id: &JobId, timeout: Duration, error: &ResendError) -> Self {
+        let what = format!("failed to resend job {id}: ");
+        match error {
+            ResendError::Unknown => Self::unknown_job(id),
+            // It asked for nothing that could be refused: things are not as they were.
+            ResendError::Running
+            | ResendError::NothingUnsent
+            | ResendError::Resend(_)
+            | ResendError::UnderWay(_)
+            | ResendError::Gone
+            | ResendError::NotOffered(_)
+            | ResendError::NotStarted(SubmitError::Refused(_)) => {
+                Self::new(StatusCode::CONFLICT, format!("{what}{error}"))
+            }
+            ResendError::Engine(error) => Self::runner(&what, error),
+            ResendError::NotStarted(error) => Self::not_started(&what, timeout, error),
+        }
+    }
+
+    fn not_started(what: &str, timeout: Duration, error: &SubmitError) -> Self {
+        let text = format!("{what}{error}");
         match error {
             SubmitError::Refused(refusal) => Self::new(refusal_status(refusal), text),
             SubmitError::Denied { .. } => Self::new(StatusCode::FORBIDDEN, text),
@@ -109,7 +134,7 @@ impl ApiError {
             } => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 format!(
-                    "failed to create {kind} job: not running within {} seconds: {detail}",
+                    "{what}not running within {} seconds: {detail}",
                     timeout.as_secs()
                 ),
             ),
@@ -122,7 +147,7 @@ impl ApiError {
             SubmitError::Store(error) => Self {
                 retry_after: Some(SOON),
                 status: StatusCode::SERVICE_UNAVAILABLE,
-                ..Self::store(&format!("failed to create {kind} job: "), error)
+                ..Self::store(what, error)
             },
         }
     }
@@ -149,6 +174,10 @@ impl ApiError {
         match error {
             DeleteError::Unknown => Self::unknown_job(id),
             DeleteError::Running => Self::bad_request(error.to_string()),
+            DeleteError::BeingResent(_) => {
+                let text = format!("failed to delete job {id}: {error}");
+                Self::new(StatusCode::CONFLICT, text)
+            }
             DeleteError::Engine(_) => {
                 let text = format!("failed to delete job {id}: {error}");
                 Self::later(StatusCode::SERVICE_UNAVAILABLE, text, SOON)
@@ -170,7 +199,11 @@ impl ApiError {
 
     /// A job's logs could not be read.
     pub(crate) fn logs(id: &JobId, error: &RunnerError) -> Self {
-        let text = format!("failed to get logs of job {id}: {error}");
+        Self::runner(&format!("failed to get logs of job {id}: "), error)
+    }
+
+    fn runner(what: &str, error: &RunnerError) -> Self {
+        let text = format!("{what}{error}");
         if error.unreachable {
             Self::later(StatusCode::SERVICE_UNAVAILABLE, text, SOON)
         } else {
@@ -384,6 +417,52 @@ mod tests {
                 format!("failed to create transcribing job: {text}")
             );
             assert_eq!(told.retry_after.is_some(), retry, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_resend_that_is_refused_says_why_and_whether_to_try_again() {
+        let job = JobId::from_random([1; JobId::LEN]);
+        let engine = |unreachable| {
+            ResendError::Engine(RunnerError {
+                operation: "inspect",
+                detail: "x".into(),
+                unreachable,
+            })
+        };
+        let not_started = ResendError::NotStarted;
+        let timeout = SubmitError::NotStarted {
+            reason: EndReason::StartTimeout,
+            detail: "pulling".into(),
+        };
+        for (error, status, retry) in [
+            (ResendError::Unknown, 404, false),
+            (ResendError::Running, 409, false),
+            (ResendError::NothingUnsent, 409, false),
+            (ResendError::Resend(job.clone()), 409, false),
+            (ResendError::UnderWay(job.clone()), 409, false),
+            (ResendError::Gone, 409, false),
+            (
+                ResendError::NotOffered("m/r:v1".parse().unwrap()),
+                409,
+                false,
+            ),
+            (
+                not_started(SubmitError::Refused(refusal(Origin::Client))),
+                409,
+                false,
+            ),
+            (not_started(SubmitError::Full), 503, true),
+            (not_started(timeout), 504, false),
+            (engine(true), 503, true),
+            (engine(false), 502, false),
+        ] {
+            let told = ApiError::resend(&job, Duration::from_secs(100), &error);
+            assert_eq!(told.status.as_u16(), status, "{error}");
+            assert_eq!(told.retry_after.is_some(), retry, "{error}");
+            let unknown = matches!(error, ResendError::Unknown);
+            let begins = format!("failed to resend job {job}: ");
+            assert!(unknown || told.text.starts_with(&begins), "{}", told.text);
         }
     }
 }

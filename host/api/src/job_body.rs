@@ -18,6 +18,8 @@ pub(crate) struct JobBody<'a> {
     runner: &'a str,
     input_data: InputsBody<'a>,
     id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resends: Option<&'a str>,
     start_at: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_at: Option<i64>,
@@ -64,6 +66,7 @@ impl<'a> JobBody<'a> {
             runner: &job.image_asked,
             input_data: InputsBody(&job.inputs),
             id: job.id.as_str(),
+            resends: job.resends.as_ref().map(domain::JobId::as_str),
             start_at: job.running_at().unwrap_or(job.submitted_at).as_millis(),
             stop_at: end.map(|end| end.at.as_millis()),
             state: job.state.lifecycle().as_str(),
@@ -267,6 +270,15 @@ mod tests {
                 }]
             })
         );
+    }
+
+    #[test]
+    fn a_job_that_sends_in_what_another_left_names_that_one() {
+        let mut view = view(State::Preparing);
+        let other = JobId::from_random([7; JobId::LEN]);
+        Arc::make_mut(&mut view.job).resends = Some(other.clone());
+        let body = serde_json::to_value(JobBody::new(&view)).unwrap();
+        assert_eq!(body["resends"], json!(other.as_str()));
     }
 
     #[test]

@@ -116,6 +116,7 @@ impl Engine {
             no_room: RwLock::new(None),
         });
         measure::describe(&shared.config.slots);
+        let mut loops = Vec::with_capacity(unfinished.len());
         for job in unfinished {
             FaultPoint::Recovery.reach();
             info!(job = %job.id, state = job.state.lifecycle().as_str(), "taking up");
@@ -127,7 +128,11 @@ impl Engine {
             if !matches!(view.job.state, State::Retained { .. }) {
                 measure::recovery();
             }
-            JobLoop::recovered(&shared, view).spawn();
+            loops.push(JobLoop::recovered(&shared, view));
+        }
+        // Only now, so that none removes what another one uses, which is known by then.
+        for job_loop in loops {
+            job_loop.spawn();
         }
         FaultPoint::Recovery.reach();
         shared.tasks.spawn(watch_runner(Arc::clone(&shared)));

@@ -17,9 +17,9 @@ use crate::{Engine, FileStream, FilesError, RunnerError};
 const PART: usize = 64 << 10;
 /// Parts that wait to be taken.
 const PARTS: usize = 4;
-/// How long whoever reads may take nothing. Meanwhile the container engine may hold the container,
-/// and nobody can remove it.
-const STALLED: Duration = Duration::from_secs(5 * 60);
+/// How long whoever reads may take nothing. Meanwhile the container engine may hold the container:
+/// nobody can look at it or remove it.
+const STALLED: Duration = Duration::from_secs(2 * 60);
 
 const OPERATION: &str = "fetch the files";
 
@@ -78,7 +78,7 @@ fn failed(detail: String) -> RunnerError {
 }
 
 /// The archive that `write` writes on a thread of its own, which waits while nobody takes it. An
-/// error of `write`, or whoever reads taking nothing for five minutes, ends the archive with an
+/// error of `write`, or whoever reads taking nothing for two minutes, ends the archive with an
 /// error.
 pub fn file_stream(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Decision, Duty, EndReason, Fact, Job, SiteUrl, State, Timestamp};
-use gate::{ContainerName, ImagePermit, Origin};
+use domain::{Decision, Duty, EndReason, Fact, ImageId, Job, SiteUrl, State, Timestamp};
+use gate::{ContainerName, ImagePermit, LaunchPlan, Origin};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument as _, error, info, info_span, warn};
 
@@ -12,9 +12,10 @@ use crate::answer::{Answer, NotStarted, Waiter};
 use crate::engine::Shared;
 use crate::live::{Command, Live};
 use crate::measure::{self, Counted};
+use crate::resend::Source;
 use crate::rules::{duty, step};
 use crate::submit::AllInputs;
-use crate::{DeleteError, FaultPoint, JobView, StopError};
+use crate::{DeleteError, FaultPoint, JobView, ResendError, StopError};
 
 /// The pause before something that failed is tried again: grows from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -29,6 +30,27 @@ pub(crate) struct Launchable {
     pub(crate) image_origin: Origin,
     pub(crate) site_url: Option<(SiteUrl, Origin)>,
     pub(crate) inputs: AllInputs,
+    /// What it is to send in again, if that is all it is to do.
+    pub(crate) source: Option<Source>,
+}
+
+/// All that the current attempt of a job wants to do.
+pub(crate) fn launch_plan(job: &Job, launchable: &Launchable, image_id: ImageId) -> LaunchPlan {
+    let attempt = job.attempt();
+    let resends = launchable.source.as_ref();
+    LaunchPlan {
+        job: job.id.clone(),
+        attempt: attempt.number,
+        kind: job.kind,
+        client: job.client.clone(),
+        submitted_at: job.submitted_at,
+        max_duration: job.max_duration,
+        image: (attempt.image.clone(), launchable.image_origin.clone()),
+        image_id,
+        site_url: launchable.site_url.clone(),
+        inputs: launchable.inputs.clone(),
+        resends: resends.map(|source| (source.job.clone(), source.attempt)),
+    }
 }
 
 /// What came of a duty.
@@ -54,6 +76,15 @@ pub(crate) struct JobLoop {
     pub(crate) waiting_for: String,
     pub(crate) stoppers: Vec<oneshot::Sender<Result<(), StopError>>>,
     pub(crate) deleters: Vec<oneshot::Sender<Result<(), DeleteError>>>,
+    /// Jobs that wait until it is saved that they have sent in what this one kept.
+    pub(crate) resenders: Vec<oneshot::Sender<()>>,
+}
+
+/// Whoever waits for the end of the task finds the job without one then, however it ended.
+impl Drop for JobLoop {
+    fn drop(&mut self) {
+        self.shared.live.remove(&self.job.id);
+    }
 }
 
 impl JobLoop {
@@ -100,6 +131,7 @@ impl JobLoop {
             waiting_for: String::new(),
             stoppers: Vec::new(),
             deleters: Vec::new(),
+            resenders: Vec::new(),
         }
     }
 
@@ -137,7 +169,6 @@ impl JobLoop {
         if !matches!(self.job.state, State::Starting) {
             self.answer.tell(Err(self.not_started()));
         }
-        self.shared.live.remove(&self.job.id);
     }
 
     /// Takes a fact: step, save, tell. False when the task has to end.
@@ -293,6 +324,9 @@ impl JobLoop {
                 for stopper in self.stoppers.drain(..) {
                     let _ = stopper.send(Err(StopError::NotRunning));
                 }
+                for resender in self.resenders.drain(..) {
+                    let _ = resender.send(());
+                }
             }
             _ => {}
         }
@@ -322,13 +356,16 @@ impl JobLoop {
             .container_name(&self.job.id, self.job.attempt().number)
     }
 
-    /// A refusal to delete or stop, for commands that come at the wrong time.
+    /// A refusal, for commands that come before the end, or to stop what has ended.
     pub(crate) fn refuse_command(command: Command) {
         match command {
             Command::Stop(reply) | Command::Kill(reply) => {
                 drop(reply.send(Err(StopError::NotRunning)));
             }
             Command::Delete(reply) => drop(reply.send(Err(DeleteError::Running))),
+            Command::Resend(asked) => asked.refuse(ResendError::Running),
+            // To be told again: how this one ended is not known yet.
+            Command::Resent(reply) => drop(reply),
         }
     }
 }

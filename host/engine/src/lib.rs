@@ -17,6 +17,7 @@ mod orphan;
 mod policy_control;
 mod ports;
 mod removed;
+mod resend;
 mod slots;
 mod submission;
 mod submit;
@@ -28,9 +29,15 @@ pub mod simulation;
 /// The rules of a job's life. Under simulation they can be broken on purpose.
 mod rules {
     #[cfg(any(test, feature = "simulation"))]
-    pub(crate) use crate::simulation::{duty, step};
+    pub(crate) use crate::simulation::{duty, resends, step};
     #[cfg(not(any(test, feature = "simulation")))]
     pub(crate) use domain::{duty, step};
+
+    /// The job whose undelivered work a job sends in again.
+    #[cfg(not(any(test, feature = "simulation")))]
+    pub(crate) fn resends(job: &domain::Job) -> Option<&domain::JobId> {
+        job.resends.as_ref()
+    }
 }
 
 pub use engine::{Engine, EngineConfig, Health, Ports};
@@ -41,6 +48,7 @@ pub use life::in_words;
 pub use live::JobView;
 pub use policy_control::*;
 pub use ports::*;
+pub use resend::ResendError;
 pub use slots::Slots;
 pub use submission::*;
 pub use sweep::StrayRules;

@@ -1,12 +1,14 @@
 //! Jobs that have a task: where everybody else reaches them.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use domain::{Decision, Job, JobId};
+use domain::{Decision, Job, JobId, Lifecycle};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::answer::Answer;
+use crate::resend::Resend;
+use crate::rules::resends;
 use crate::{DeleteError, StopError};
 
 /// A job with the decisions made about it, oldest first.
@@ -26,6 +28,10 @@ pub(crate) enum Command {
     Kill(oneshot::Sender<Result<(), StopError>>),
     /// Delete it for its owner.
     Delete(oneshot::Sender<Result<(), DeleteError>>),
+    /// Begin a job that sends in again what this one keeps.
+    Resend(Box<Resend>),
+    /// Take note that such a job has sent it in. Who gets no answer tells it again.
+    Resent(oneshot::Sender<()>),
 }
 
 /// The outside of a job's task.
@@ -35,47 +41,91 @@ pub(crate) struct Live {
     pub(crate) answer: Arc<Answer>,
 }
 
+impl Live {
+    pub(crate) fn job(&self) -> Arc<Job> {
+        Arc::clone(&self.view.borrow().job)
+    }
+
+    /// Waits until the task has ended.
+    pub(crate) async fn ended(&self) {
+        let mut view = self.view.clone();
+        while view.changed().await.is_ok() {}
+    }
+}
+
 /// Every job that has a task.
 #[derive(Default)]
-pub(crate) struct LiveJobs {
-    jobs: RwLock<BTreeMap<JobId, Arc<Live>>>,
+pub(crate) struct LiveJobs(RwLock<Jobs>);
+
+#[derive(Default)]
+struct Jobs {
+    by_id: BTreeMap<JobId, Arc<Live>>,
+    /// Those that send in again what another job left, by that other one.
+    resends: BTreeMap<JobId, BTreeSet<JobId>>,
 }
 
 // A panic while the map is locked cannot leave it half changed, so poison is no news.
 impl LiveJobs {
+    fn read(&self) -> RwLockReadGuard<'_, Jobs> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Jobs> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn get(&self, id: &JobId) -> Option<Arc<Live>> {
-        self.jobs
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(id)
-            .cloned()
+        self.read().by_id.get(id).cloned()
     }
 
     pub(crate) fn view(&self, id: &JobId) -> Option<Arc<JobView>> {
-        let jobs = self.jobs.read().unwrap_or_else(PoisonError::into_inner);
-        jobs.get(id).map(|live| live.view.borrow().clone())
+        let jobs = self.read();
+        jobs.by_id.get(id).map(|live| live.view.borrow().clone())
     }
 
     pub(crate) fn insert(&self, id: JobId, live: Arc<Live>) {
-        self.jobs
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, live);
+        let mut jobs = self.write();
+        if let Some(of) = resends(&live.job()) {
+            let resends = jobs.resends.entry(of.clone()).or_default();
+            resends.insert(id.clone());
+        }
+        jobs.by_id.insert(id, live);
     }
 
     pub(crate) fn remove(&self, id: &JobId) {
-        self.jobs
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(id);
+        let mut jobs = self.write();
+        let Some(live) = jobs.by_id.remove(id) else {
+            return;
+        };
+        if let Some(of) = resends(&live.job())
+            && let Some(resends) = jobs.resends.get_mut(of)
+        {
+            resends.remove(id);
+            if resends.is_empty() {
+                jobs.resends.remove(of);
+            }
+        }
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Live>> {
-        self.jobs
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
+        self.read().by_id.values().cloned().collect()
+    }
+
+    /// A job that sends in again what job `id` left and of which anything is left itself.
+    pub(crate) fn resend_of(&self, id: &JobId) -> Option<Arc<Live>> {
+        let jobs = self.read();
+        let first = jobs.resends.get(id)?.first()?;
+        jobs.by_id.get(first).cloned()
+    }
+
+    /// The one that may do so now, or may not yet have told what came of it.
+    pub(crate) fn resend_under_way(&self, id: &JobId) -> Option<JobId> {
+        let jobs = self.read();
+        // One that is removed after it ran is kept before; any other may run until it is gone.
+        let under_way = |id: &&JobId| {
+            let job = jobs.by_id.get(*id).map(|live| live.job());
+            job.is_some_and(|job| job.state.lifecycle() != Lifecycle::Retained)
+        };
+        jobs.resends.get(id)?.iter().find(under_way).cloned()
     }
 }

@@ -98,8 +98,9 @@ struct Shown {
 
 impl Shown {
     fn of(job: &Job) -> Self {
-        let unsent_bytes = match job.state.end().map(|end| end.delivery) {
-            Some(Delivery::Unsent { bytes }) => bytes,
+        let unsent_bytes = match (job.state.end().map(|end| end.delivery), &job.resends) {
+            // What a job could not send in again either counts where it is kept.
+            (Some(Delivery::Unsent { bytes }), None) => bytes,
             _ => 0,
         };
         Self {

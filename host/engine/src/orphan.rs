@@ -98,7 +98,7 @@ fn rebuild(id: &JobId, attempts: Vec<(u32, Described)>, now: Timestamp) -> Optio
         inputs: domain::Inputs::new(),
         submitted_at,
         start_by: submitted_at,
-        resends: None,
+        resends: last.resends,
         attempts,
         state: State::Starting,
     };
@@ -130,6 +130,7 @@ mod tests {
             client: ClientId::new("site").unwrap(),
             submitted_at: at(1000),
             max_duration: Duration::from_secs(60),
+            resends: None,
             image: "m/calls-recorder:v1.0.0".parse().unwrap(),
             image_id: format!("sha256:{}", "a".repeat(64)).parse().unwrap(),
             ran_at: ran_at.map(at),

@@ -1,5 +1,6 @@
 //! What the engine needs of the world. Adapters implement these; the engine knows no adapter.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use domain::{
     Choice, ClientId, Decision, EndReason, Exit, ImageId, ImageRef, Job, JobFacts, JobId, JobKind,
-    Leftovers, Lifecycle, Purpose, RegistrationId, RetentionVerdict, RetryVerdict, Ruling,
+    Leftovers, Lifecycle, Purpose, RegistrationId, RetentionVerdict, RetryVerdict, Ruling, Secret,
     Timestamp,
 };
 use futures_util::stream::BoxStream;
@@ -75,7 +76,13 @@ pub trait Runner: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Removes the container and all volumes of it.
+    /// What is still known of how the container of an ended attempt was run; `None` when the
+    /// container or its volume is gone.
+    async fn remains(&self, _name: &ContainerName) -> Result<Option<Remains>, RunnerError> {
+        Ok(Some(Remains::default()))
+    }
+
+    /// Removes the container and all volumes of its own; one that it got of another container stays.
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError>;
 
     /// What the container wrote to stdout and stderr; `None` when there is no such container.
@@ -118,6 +125,16 @@ pub type LogStream = BoxStream<'static, Result<Bytes, RunnerError>>;
 /// A tar archive as it comes, no faster than it is taken. An archive that breaks off ends with an
 /// error.
 pub type FileStream = BoxStream<'static, Result<Bytes, RunnerError>>;
+
+/// What is known of how a container was run.
+#[derive(Debug, Clone, Default)]
+pub struct Remains {
+    /// Its environment by name, with what its image brought along.
+    pub env: BTreeMap<String, Secret>,
+    /// Whether its image says that it sends in again what is in the volume, and does nothing else,
+    /// when it is started with the argument `resend`.
+    pub offers_resend: bool,
+}
 
 /// Asked right before a container is started. Gives leave only while somebody still waits for the
 /// start and there is time for it, and once: a start that nobody knows the outcome of may be carried
@@ -203,6 +220,8 @@ pub struct Described {
     pub submitted_at: Timestamp,
     /// How long it may run.
     pub max_duration: Duration,
+    /// The job whose volume it works on, where that is another one.
+    pub resends: Option<JobId>,
     /// The image, as it was authorized.
     pub image: ImageRef,
     /// What the engine calls that image.

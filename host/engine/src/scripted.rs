@@ -54,6 +54,7 @@ struct Container {
     sighting: Sighting,
     script: Script,
     changes: watch::Sender<u32>,
+    env: BTreeMap<String, Secret>,
 }
 
 #[derive(Default)]
@@ -64,6 +65,12 @@ pub(crate) struct World {
     /// How each further launch goes; then launches succeed at once.
     pub(crate) launches: Vec<LaunchPlay>,
     pub(crate) script: Script,
+    /// The same of those that send in again what another one left.
+    pub(crate) resend_script: Script,
+    /// Whether images say that they do so.
+    pub(crate) offers_resend: bool,
+    /// Whether pulls give another image from now on.
+    pub(crate) other_image: bool,
     pub(crate) down: bool,
     /// Whether nobody can look into volumes.
     pub(crate) blind: bool,
@@ -122,6 +129,7 @@ impl ScriptedRunner {
             sighting,
             script,
             changes,
+            env: BTreeMap::new(),
         };
         self.world().containers.insert(name, container);
     }
@@ -134,6 +142,7 @@ impl ScriptedRunner {
             client: ClientId::new("site").unwrap(),
             submitted_at: Timestamp::from_millis(1_700_000_000_000),
             max_duration: Duration::from_secs(600),
+            resends: None,
             image: "mattermost/calls-recorder:v0.8.13".parse().unwrap(),
             image_id: image_id.parse().unwrap(),
             ran_at,
@@ -141,6 +150,30 @@ impl ScriptedRunner {
         let running = ran_at.map(|since| Sighting::Running { since });
         self.world().described.insert(name.clone(), described);
         self.appear_as(name, running.unwrap_or(Sighting::Created));
+    }
+
+    /// Lets the labels of a container that ran tell of it, and of the job whose volume it works on.
+    pub(crate) fn describe_resend(&self, name: &ContainerName, resends: Option<JobId>) {
+        let image_id = format!("sha256:{}", "a".repeat(64));
+        let submitted_at = Timestamp::from_millis(1_700_000_000_000);
+        let described = Described {
+            kind: JobKind::Recording,
+            client: ClientId::new("site").unwrap(),
+            submitted_at,
+            max_duration: Duration::from_secs(86_400),
+            resends,
+            image: "mattermost/calls-recorder:v0.8.13".parse().unwrap(),
+            image_id: image_id.parse().unwrap(),
+            ran_at: Some(submitted_at),
+        };
+        self.world().described.insert(name.clone(), described);
+    }
+
+    /// The environment of a container, secrets too.
+    pub(crate) fn env_of(&self, name: &ContainerName) -> Vec<(String, String)> {
+        let shown = |(name, value): (&String, &Secret)| (name.clone(), value.reveal().to_owned());
+        let world = self.world();
+        world.containers[name].env.iter().map(shown).collect()
     }
 
     pub(crate) fn containers(&self) -> usize {
@@ -217,7 +250,8 @@ impl Runner for ScriptedRunner {
         match play {
             Ok(takes) => {
                 tokio::time::sleep(takes).await;
-                Ok(format!("sha256:{}", "a".repeat(64)).parse().unwrap())
+                let digit = if self.world().other_image { "b" } else { "a" };
+                Ok(format!("sha256:{}", digit.repeat(64)).parse().unwrap())
             }
             Err(reason) => Err(PrepareError::Pull {
                 image: image.image().to_string(),
@@ -259,11 +293,16 @@ impl Runner for ScriptedRunner {
         let script = {
             let mut world = self.up()?;
             world.seen.push(format!("start {}", permit.name()));
-            let script = world.script;
+            let script = match permit.resends() {
+                Some(_) => world.resend_script,
+                None => world.script,
+            };
+            let env = permit.env().map(|(n, v)| (n.to_owned(), v.clone()));
             let container = Container {
                 sighting: Sighting::Running { since: at },
                 script,
                 changes: watch::Sender::new(0),
+                env: env.collect(),
             };
             world.containers.insert(permit.name().clone(), container);
             script
@@ -346,6 +385,18 @@ impl Runner for ScriptedRunner {
             });
         }
         Ok(world.containers.get(name).map(left))
+    }
+
+    async fn remains(&self, name: &ContainerName) -> Result<Option<Remains>, RunnerError> {
+        let world = self.up()?;
+        Ok(world.containers.get(name).map(|container| {
+            let mut env = container.env.clone();
+            env.insert("PATH".to_owned(), Secret::new("/usr/bin"));
+            Remains {
+                env,
+                offers_resend: world.offers_resend,
+            }
+        }))
     }
 
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError> {

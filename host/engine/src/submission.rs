@@ -109,6 +109,9 @@ pub enum DeleteError {
     /// It holds a slot still.
     #[error("job is running")]
     Running,
+    /// Another job has sent in again what it left, or is at it, and is there still.
+    #[error("job {0} sends in again what it left; delete that one first")]
+    BeingResent(JobId),
     /// What it left could not be removed yet; it will be tried again.
     #[error("the job's container could not be removed yet: {0}")]
     Engine(String),

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long after the time to start an answer may come, while a start under way is resolved.
-const RESOLUTION: Duration = Duration::from_secs(15);
+pub(crate) const RESOLUTION: Duration = Duration::from_secs(15);
 /// How often a submission looks again whether an earlier one that will never run is out of its way.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -110,6 +110,7 @@ async fn submit(
         image_origin: chosen.image_origin,
         site_url: chosen.site_url,
         inputs: inputs.all,
+        source: None,
     });
     let mut launchable = Some(launchable);
     let due = start_by.plus(RESOLUTION);
@@ -161,7 +162,7 @@ pub(crate) async fn too_little_room(shared: &Shared) -> Option<u64> {
     free.filter(|free| *free < needed)
 }
 
-fn too_late(detail: &str) -> SubmitError {
+pub(crate) fn too_late(detail: &str) -> SubmitError {
     SubmitError::NotStarted {
         reason: EndReason::StartTimeout,
         detail: detail.to_owned(),
@@ -169,7 +170,7 @@ fn too_late(detail: &str) -> SubmitError {
 }
 
 /// What became of saving a new job.
-enum Begun {
+pub(crate) enum Begun {
     /// It is saved and has a task.
     Waiting(Waiter),
     Full,
@@ -180,7 +181,7 @@ enum Begun {
 /// Saves a new job and begins its task. A task of its own, for it has to come to its end also when
 /// the client goes meanwhile: whatever is saved needs a task that looks after it. Dropping the
 /// result is the client's leaving.
-async fn begin(
+pub(crate) async fn begin(
     shared: Arc<Shared>,
     new: NewJob,
     view: Arc<JobView>,
@@ -207,7 +208,7 @@ async fn begin(
 
 /// Waits for the answer of the task of a job that starts by `start_by`, and no longer than the
 /// answer to a submission may take that would have started by `own_start_by`.
-async fn wait(
+pub(crate) async fn wait(
     shared: &Shared,
     waiter: Waiter,
     start_by: Timestamp,
@@ -365,7 +366,7 @@ fn keys(s: &Submission, inputs: &SortedInputs) -> Vec<JobKey> {
     work.into_iter().chain(header).map(key).collect()
 }
 
-fn new_job_id() -> JobId {
+pub(crate) fn new_job_id() -> JobId {
     let mut bytes = [0; JobId::LEN];
     getrandom::fill(&mut bytes).expect("the operating system has randomness");
     JobId::from_random(bytes)

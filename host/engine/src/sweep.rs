@@ -111,6 +111,7 @@ impl Sweeper {
         };
         names.sort_unstable();
         let mut before = std::mem::take(&mut self.strays);
+        let mut unknown = Vec::new();
         for containers in names.chunk_by(|a, b| a.job() == b.job()) {
             let id = containers[0].job();
             if shared.live.get(id).is_some() {
@@ -133,9 +134,17 @@ impl Sweeper {
                         self.clear(name, &job).await;
                     }
                 }
-                Ok(None) => self.take_up(containers).await,
+                Ok(None) => unknown.push((containers, orphan::look(&shared, containers).await)),
                 Err(_) => {}
             }
+        }
+        // First those that send in again what another one left: that one has to wait for them.
+        unknown.sort_by_key(|(_, seen)| match seen {
+            Ok(Orphan::Job(job)) => job.resends.is_none(),
+            _ => true,
+        });
+        for (containers, seen) in unknown {
+            self.take_up(containers, seen).await;
         }
         measure::strays(self.strays.len());
         self.pause()
@@ -228,10 +237,10 @@ impl Sweeper {
 
     /// Takes up the job of these containers, which the store does not know. One that never ran is
     /// taken up only to be removed, so that it has its grace first.
-    async fn take_up(&mut self, containers: &[ContainerName]) {
+    async fn take_up(&mut self, containers: &[ContainerName], seen: Result<Orphan, RunnerError>) {
         let rules = self.shared.config.strays;
         let due = containers.iter().all(|name| self.is_due(name));
-        match orphan::look(&self.shared, containers).await {
+        match seen {
             Ok(Orphan::Job(job)) if job.ever_ran() || (due && !rules.dry_run) => {
                 if orphan::take_up(&self.shared, *job).await {
                     self.strays.retain(|name, _| !containers.contains(name));
@@ -281,6 +290,10 @@ async fn todo(shared: &Shared, name: &ContainerName, job: &Job) -> Result<Todo, 
     if job.attempts.iter().any(|attempt| ran(&attempt)) {
         // What becomes of its data was decided when it ended.
         return Ok(Todo::Remove("its job ran, and is over and cleared"));
+    }
+    if job.resends.is_some() {
+        let why = "its job is over, and what it was to send in is another one's";
+        return Ok(Todo::Remove(why));
     }
     let exit_code = match shared.ports.runner.inspect(name).await? {
         Sighting::Absent | Sighting::Created => {

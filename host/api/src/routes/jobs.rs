@@ -186,6 +186,27 @@ pub(super) async fn stop(
     Ok(json(&JobBody::new(&view)))
 }
 
+/// `POST /jobs/{id}/resend`: a new job sends in what this one left. Answers with that one when it
+/// runs.
+pub(super) async fn resend(
+    State(api): State<Api>,
+    JobPath(id): JobPath,
+    Administrator(from): Administrator,
+) -> Result<Response, ApiError> {
+    const ACT: &str = "resend-job";
+    let timeout = api.start_timeout;
+    match api.engine.resend(&id).await {
+        Ok(view) => {
+            audit::record(from, ACT, id.as_str(), &format!("job {}", view.job.id));
+            Ok(json(&JobBody::new(&view)))
+        }
+        Err(error) => {
+            audit::record(from, ACT, id.as_str(), &error.to_string());
+            Err(ApiError::resend(&id, timeout, &error))
+        }
+    }
+}
+
 /// The job of that id, if it is the caller's.
 pub(super) async fn owned(
     api: &Api,

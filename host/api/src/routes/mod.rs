@@ -86,6 +86,10 @@ pub(crate) fn router(api: Api) -> Router {
             post(jobs::stop).fallback(other_method_on_job),
         )
         .route(
+            "/jobs/{id}/resend",
+            post(jobs::resend).fallback(other_method_on_job),
+        )
+        .route(
             "/policies",
             get(policies::show)
                 .head(other_method)

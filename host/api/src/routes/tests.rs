@@ -567,6 +567,38 @@ async fn the_administrator_stops_a_job_and_nobody_else_does() {
 }
 
 #[tokio::test]
+async fn the_administrator_resends_what_is_kept_unsent_and_nothing_else() {
+    let service = Service::open().await;
+    let admin = basic("", ADMIN);
+    let owner = service.register("site", KEY).await;
+    let job = service.record(&owner, &id('r')).await;
+    let path = format!("/jobs/{job}/resend");
+    let answer = service.send("POST", &path, &owner, "").await;
+    answer.is_error(403, "only the administrator may do this");
+    service
+        .get(&path, &admin)
+        .await
+        .is_error(405, "method not allowed");
+    let refused = |why: &str| format!("failed to resend job {job}: {why}");
+    let answer = service.send("POST", &path, &admin, "").await;
+    answer.is_error(409, &refused("job is running"));
+    let stop = format!("/jobs/{job}/stop");
+    service.send("POST", &stop, &admin, "").await.is_ok();
+    service.wait_for(&owner, &job, "removed").await;
+    let answer = service.send("POST", &path, &admin, "").await;
+    answer.is_error(
+        409,
+        &refused("nothing is kept of it that was not delivered"),
+    );
+    let unknown = format!("/jobs/{}/resend", id('a'));
+    let text = format!("failed to get job {}: not found", id('a'));
+    service
+        .send("POST", &unknown, &admin, "")
+        .await
+        .is_error(404, &text);
+}
+
+#[tokio::test]
 async fn force_deletes_a_running_job_and_says_what_went() {
     let service = Service::open().await;
     let admin = basic("", ADMIN);

@@ -2,19 +2,25 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use domain::{End, Fact, Timestamp};
+use tokio::sync::oneshot;
 use tracing::warn;
 
+use super::resending::{keeping_over, without_resends};
 use super::warning::warn_in_time;
-use crate::job_loop::{Event, FIRST_PAUSE, JobLoop, longer, sleep_until};
+use crate::job_loop::{Event, FIRST_PAUSE, JobLoop, longer};
 use crate::live::Command;
-use crate::{facts, measure};
+use crate::{DeleteError, ResendError, facts, measure};
+
+type Deleter = oneshot::Sender<Result<(), DeleteError>>;
 
 impl JobLoop {
     /// Decides what happens to the data.
     pub(crate) async fn settle(&mut self, end: End) -> Event {
+        if let Some(of) = self.job.resends.clone() {
+            return self.settle_resend(&of, end).await;
+        }
         let shared = Arc::clone(&self.shared);
         let facts = facts::of_job(&self.job, shared.now());
         let ruling = shared.ports.policies.retention(&facts).await;
@@ -39,26 +45,41 @@ impl JobLoop {
         loop {
             tokio::select! {
                 biased;
-                () = sleep_until(&shared, until) => {
-                    // Timers may wake a little early; the machine compares with the saved time.
-                    if until.is_some_and(|until| shared.now() >= until) {
-                        return Event::Known(Fact::KeepingOver);
-                    }
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                () = keeping_over(&shared, &self.job.id, until) => {
+                    return Event::Known(Fact::KeepingOver);
                 }
                 () = &mut warnings => {}
                 Some(command) = self.commands.recv() => match command {
                     // Whoever asked and was told otherwise meanwhile does not ask any more.
                     Command::Delete(reply) if reply.is_closed() => {}
                     Command::Delete(reply) => {
-                        self.deleters.push(reply);
-                        return Event::Known(Fact::DeleteRequested);
+                        if let Some(reply) = self.may_delete(reply) {
+                            self.deleters.push(reply);
+                            return Event::Known(Fact::DeleteRequested);
+                        }
                     }
+                    Command::Resend(asked) => self.begin_resend(*asked).await,
+                    Command::Resent(reply) => if let Some(event) = self.resent(reply) {
+                        return event;
+                    },
                     command @ (Command::Stop(_) | Command::Kill(_)) => {
                         Self::refuse_command(command);
                     },
                 },
                 () = shared.ending.cancelled() => return Event::Leave,
+            }
+        }
+    }
+
+    /// Whoever deletes this job, unless a job is left that sends in what it left: deleting that one
+    /// is for them to decide.
+    fn may_delete(&self, deleter: Deleter) -> Option<Deleter> {
+        match self.shared.live.resend_of(&self.job.id) {
+            None => Some(deleter),
+            Some(resend) => {
+                let error = DeleteError::BeingResent(resend.job().id.clone());
+                drop(deleter.send(Err(error)));
+                None
             }
         }
     }
@@ -73,7 +94,9 @@ impl JobLoop {
             .filter(|attempt| attempt.image_id.is_some())
             .map(|attempt| shared.gate.container_name(&self.job.id, attempt.number))
             .collect();
+        let id = self.job.id.clone();
         let removal = async {
+            without_resends(&shared, &id).await;
             for name in &names {
                 let mut pause = FIRST_PAUSE;
                 while let Err(error) = shared.ports.runner.remove(name).await {
@@ -92,10 +115,17 @@ impl JobLoop {
                 Some(command) = self.commands.recv() => match command {
                     Command::Delete(reply) if reply.is_closed() => {}
                     Command::Delete(reply) => {
-                        self.deleters.push(reply);
-                        if !forget {
-                            return Event::Known(Fact::DeleteRequested);
+                        if let Some(reply) = self.may_delete(reply) {
+                            self.deleters.push(reply);
+                            if !forget {
+                                return Event::Known(Fact::DeleteRequested);
+                            }
                         }
+                    }
+                    Command::Resend(asked) => asked.refuse(ResendError::NothingUnsent),
+                    // It goes, whatever became of it.
+                    Command::Resent(reply) => {
+                        let _ = reply.send(());
                     }
                     command @ (Command::Stop(_) | Command::Kill(_)) => {
                         Self::refuse_command(command);

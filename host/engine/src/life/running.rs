@@ -44,7 +44,7 @@ impl JobLoop {
                         self.stoppers.push(reply);
                         return Event::Known(Fact::KillRequested);
                     }
-                    command @ Command::Delete(_) => Self::refuse_command(command),
+                    command => Self::refuse_command(command),
                 },
                 () = shared.ending.cancelled() => return Event::Leave,
             }
@@ -96,7 +96,7 @@ impl JobLoop {
                         self.stoppers.push(reply);
                         return Event::Known(Fact::KillRequested);
                     }
-                    command @ Command::Delete(_) => Self::refuse_command(command),
+                    command => Self::refuse_command(command),
                 },
                 () = shared.ending.cancelled() => return Event::Leave,
             }

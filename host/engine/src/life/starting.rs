@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{EndReason, Fact, Purpose, RetryVerdict, Timestamp};
-use gate::{LaunchPermit, LaunchPlan};
+use domain::{EndReason, Fact, ImageId, Purpose, RetryVerdict, Timestamp};
+use gate::LaunchPermit;
 use tracing::warn;
 
-use crate::job_loop::{Event, FIRST_PAUSE, JobLoop, longer, sleep_until};
+use crate::job_loop::{Event, FIRST_PAUSE, JobLoop, launch_plan, longer, sleep_until};
 use crate::live::Command;
 use crate::rules::step;
 use crate::{FaultPoint, LaunchError, PrepareError, Sighting, StartTicket, facts, measure};
@@ -29,7 +29,16 @@ impl JobLoop {
                 prepared = runner.prepare(&permit) => prepared,
             };
             match prepared {
-                Ok(image_id) => return Event::Known(Fact::Prepared { image_id }),
+                Ok(image_id) if self.may_use(&image_id) => {
+                    return Event::Known(Fact::Prepared { image_id });
+                }
+                Ok(image_id) => {
+                    let why = format!(
+                        "image {}: it is {image_id} by now, and another one did the work",
+                        permit.image()
+                    );
+                    return self.attempt_failed(EndReason::ImageRefused, why).await;
+                }
                 Err(PrepareError::Pull {
                     image,
                     reason,
@@ -56,6 +65,13 @@ impl JobLoop {
                 () = tokio::time::sleep(pause) => pause = longer(pause),
             }
         }
+    }
+
+    /// Whether the image of that id will do.
+    fn may_use(&self, image_id: &ImageId) -> bool {
+        let launchable = self.launchable.as_ref();
+        let source = launchable.and_then(|launchable| launchable.source.as_ref());
+        source.is_none_or(|source| source.image_id == *image_id)
     }
 
     /// Waits for the next attempt and asks again which image it uses.
@@ -199,7 +215,10 @@ impl JobLoop {
                         biased;
                         () = tokio::time::sleep(pause) => pause = longer(pause),
                         () = self.shared.ending.cancelled() => {
-                            return if self.take_back().await { self.interrupted() } else { Event::Leave };
+                            // Nobody is to be answered about a further attempt: what may work by now
+                            // goes on, and the next start finds out.
+                            let taken_back = start_by.is_some() && self.take_back().await;
+                            return if taken_back { self.interrupted() } else { Event::Leave };
                         }
                     }
                 }
@@ -209,21 +228,9 @@ impl JobLoop {
 
     fn authorize(&self) -> Result<LaunchPermit, String> {
         let launchable = self.launchable.as_ref().ok_or("its secrets are gone")?;
-        let attempt = self.job.attempt();
-        let image_id = attempt.image_id.clone().ok_or("its image is unknown")?;
-        let plan = LaunchPlan {
-            job: self.job.id.clone(),
-            attempt: attempt.number,
-            kind: self.job.kind,
-            client: self.job.client.clone(),
-            submitted_at: self.job.submitted_at,
-            max_duration: self.job.max_duration,
-            image: (attempt.image.clone(), launchable.image_origin.clone()),
-            image_id,
-            site_url: launchable.site_url.clone(),
-            inputs: launchable.inputs.clone(),
-            resends: None,
-        };
+        let image_id = self.job.attempt().image_id.clone();
+        let image_id = image_id.ok_or("its image is unknown")?;
+        let plan = launch_plan(&self.job, launchable, image_id);
         self.shared
             .gate
             .authorize(plan)
@@ -275,7 +282,7 @@ impl JobLoop {
                         self.waiting_for = "an administrator stopped it".into();
                         return Event::Known(Fact::Abandoned { reason: EndReason::StoppedByAdmin });
                     }
-                    command @ Command::Delete(_) => Self::refuse_command(command),
+                    command => Self::refuse_command(command),
                 },
             }
         }
@@ -308,6 +315,10 @@ impl JobLoop {
 
     /// Asks policy and gate whether another attempt follows `failed`, where one is permitted.
     pub(super) async fn ask_retry(&mut self, failed: &Fact) -> Option<Duration> {
+        // Whoever wants it sent in again sees how that went, and can ask once more.
+        if self.job.resends.is_some() {
+            return None;
+        }
         let shared = Arc::clone(&self.shared);
         let (now, kind) = (shared.now(), self.job.kind);
         // Asked about the job as it will be, with the failed attempt closed.
@@ -338,6 +349,9 @@ impl JobLoop {
 
     /// Whether the gate allows an attempt after one that ran, so that secrets have to be kept.
     pub(crate) fn may_run_again(&self) -> bool {
+        if self.job.resends.is_some() {
+            return false;
+        }
         let probe = RetryVerdict::RetryAfter(Duration::ZERO);
         let attempts = self.job.attempt().number;
         self.shared

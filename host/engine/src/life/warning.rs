@@ -72,7 +72,86 @@ pub fn in_words(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Mutex, PoisonError};
+
+    use domain::Lifecycle;
+    use tokio::time::sleep;
+
     use super::*;
+    use crate::scripted::{Script, Stage, recording};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        fn warnings(&self) -> Vec<String> {
+            let log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let log = String::from_utf8_lossy(&log);
+            let warnings = log.lines().filter(|line| line.contains("is removed in"));
+            warnings.map(str::to_owned).collect()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_reads_the_log_knows_in_time_what_goes_and_how_to_save_it() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let _logged = tracing::subscriber::set_default(subscriber);
+        // What fails is kept for an hour.
+        let mut stage = Stage::default();
+        stage.runner.world().script = Script {
+            runs_for: Some(MINUTE),
+            exit_code: 1,
+            media_left: 7,
+            ..Script::default()
+        };
+        let engine = stage.engine().await;
+        let job = engine.submit(recording('a')).await.unwrap();
+        let id = &job.job.id;
+        sleep(MINUTE * 30).await;
+        assert_eq!(log.warnings(), [""; 0]);
+        sleep(MINUTE * 2).await;
+        let warnings = log.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        for words in [
+            "unsent_bytes=7",
+            "30 minutes",
+            &format!("offloader jobs fetch {id}`"),
+            &format!("offloader jobs resend {id}`"),
+        ] {
+            assert!(warnings[0].contains(words), "{words}: {warnings:?}");
+        }
+        sleep(MINUTE * 10).await;
+        engine.shutdown().await;
+        assert_eq!(log.warnings().len(), 1);
+        let engine = stage.engine().await;
+        sleep(MINUTE).await;
+        let warnings = log.warnings();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[1].contains("18 minutes"), "{warnings:?}");
+        sleep(MINUTE * 20).await;
+        let removed = engine.job(id).await.unwrap().unwrap();
+        assert_eq!(removed.job.state.lifecycle(), Lifecycle::Removed);
+        assert_eq!(log.warnings().len(), 2);
+    }
 
     fn at(hours: u32) -> Timestamp {
         Timestamp::from_millis(1_700_000_000_000).plus(HOUR * hours)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{ClientId, InputValue, JobKind, RegistrationId, State, Timestamp};
+use domain::{ClientId, InputValue, JobId, JobKind, RegistrationId, State, Timestamp};
 use gate::{ContainerName, Gate, Grants};
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -215,8 +215,21 @@ fn act(sim: &Sim, engine: &Engine, action: Action) {
         Action::Delete(pick) => {
             let id = sim.world().pick_job(pick);
             if let Some(id) = id {
-                tokio::spawn(delete(sim, engine, id));
+                tokio::spawn(delete(sim, engine, id, false));
             }
+        }
+        Action::Resend { pick, hangs_up } => {
+            let mut world = sim.world();
+            let Some(of) = world.pick_unsent(pick) else {
+                return;
+            };
+            let number = world.submissions;
+            world.submissions += 1;
+            let id = job_id(number);
+            world.note(|_| format!("resend {id} of {of}"));
+            world.resending.insert(id.clone());
+            drop(world);
+            tokio::spawn(resend(sim, engine, id, of, hangs_up));
         }
         Action::Read(pick) => {
             let Some(id) = sim.world().pick_job(pick) else {
@@ -258,21 +271,55 @@ fn act(sim: &Sim, engine: &Engine, action: Action) {
     }
 }
 
-async fn delete(sim: Sim, engine: Engine, id: domain::JobId) {
-    sim.world().oracle.asked_to_delete.insert(id.clone());
-    let result = engine.delete(&id).await;
+/// Whoever insists tries again once what stands in the way is gone.
+async fn delete(sim: Sim, engine: Engine, id: JobId, insists: bool) {
+    loop {
+        sim.world().oracle.asks_to_delete(&id);
+        let result = engine.delete(&id).await;
+        sim.alive().await;
+        {
+            let mut world = sim.world();
+            world.note(|_| format!("delete {id}: {result:?}"));
+            match &result {
+                // What was refused has no effect later.
+                Err(DeleteError::Running | DeleteError::BeingResent(_)) => {
+                    world.oracle.asked_in_vain(&id);
+                }
+                Ok(()) if world.memory.job(&id).is_some() => {
+                    world.violate(|_| format!("job {id} was deleted and is there"));
+                }
+                _ => {}
+            }
+        }
+        if !insists || !matches!(result, Err(DeleteError::BeingResent(_))) {
+            return;
+        }
+        sim.pause(1000).await;
+    }
+}
+
+async fn resend(sim: Sim, engine: Engine, id: JobId, of: JobId, hangs_up: Option<u64>) {
+    let sent = sim.world().now();
+    let answer = {
+        let patience = Duration::from_millis(hangs_up.unwrap_or(u64::MAX / 2));
+        tokio::select! {
+            biased;
+            answer = engine.resend_as(id.clone(), &of) => Some(answer),
+            () = tokio::time::sleep(patience) => None,
+        }
+    };
     sim.alive().await;
     let mut world = sim.world();
-    world.note(|_| format!("delete {id}: {result:?}"));
-    match result {
-        // What was refused has no effect later.
-        Err(DeleteError::Running) => {
-            world.oracle.asked_to_delete.remove(&id);
+    world.resending.remove(&id);
+    match answer {
+        Some(answer) => {
+            world.note(|_| match &answer {
+                Ok(_) => format!("answer to {id}: 200"),
+                Err(error) => format!("answer to {id}: {error}"),
+            });
+            world.saw_answer(&id, sent, &answer);
         }
-        Ok(()) if world.memory.job(&id).is_some() => {
-            world.violate(|_| format!("job {id} was deleted and is there"));
-        }
-        _ => {}
+        None => world.note(|_| format!("the administrator does not wait for {id}")),
     }
 }
 
@@ -333,6 +380,7 @@ impl World {
     /// Clients that got no answer; some send the same again.
     fn ask_again(&mut self, down: Down) {
         let at = self.now() + down.millis + 2000;
+        self.resending.clear();
         for (number, request) in std::mem::take(&mut self.asking) {
             self.note(|_| format!("client {number} gets no answer"));
             if request.insists && self.submissions < 30 {
@@ -387,7 +435,7 @@ fn check(sim: &Sim, engine: &Engine, progress: &mut Progress) -> bool {
             world.schedule(now + 1000, Event::Check);
             drop(world);
             for id in kept {
-                tokio::spawn(delete(sim.clone(), engine.clone(), id));
+                tokio::spawn(delete(sim.clone(), engine.clone(), id, true));
             }
             false
         }

@@ -19,7 +19,7 @@ mod world;
 use domain::InstanceId;
 
 pub use mutation::Mutation;
-pub(crate) use mutation::{duty, step};
+pub(crate) use mutation::{duty, resends, step};
 
 use life::{Progress, live};
 use world::Sim;

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use domain::{Duty, Fact, Illegal, Job, Keep, State, Timestamp};
+use domain::{Delivery, Duty, Fact, Illegal, Job, JobId, Keep, State, Timestamp};
 
 /// One way to break it. The doc comment says what would be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +55,21 @@ pub enum Mutation {
     LeaveVolumes,
     /// After a restart the wall clock is believed, though somebody set it.
     TrustTheWallClock,
+    /// Nobody knows that a job sends in again what another one left.
+    ForgetResends,
+    /// What a job was to send in again is removed with it.
+    RemoveWhatIsResent,
+    /// What a job could not send in again either counts as sent.
+    ResentAnyway,
+    /// What a job has sent in goes on to count as unsent.
+    NeverResent,
+    /// Images that do not offer it are to send in again what a job left.
+    ResendAnything,
 }
 
 impl Mutation {
     /// Every one.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 28] = [
         Self::AnswerBeforeCommit,
         Self::NoKeys,
         Self::NoSlots,
@@ -83,6 +93,11 @@ impl Mutation {
         Self::RemoveNothing,
         Self::LeaveVolumes,
         Self::TrustTheWallClock,
+        Self::ForgetResends,
+        Self::RemoveWhatIsResent,
+        Self::ResentAnyway,
+        Self::NeverResent,
+        Self::ResendAnything,
     ];
 }
 
@@ -120,6 +135,12 @@ pub(crate) fn duty(job: &Job) -> Duty {
     }
 }
 
+/// The job whose undelivered work a job sends in again.
+pub(crate) fn resends(job: &Job) -> Option<&JobId> {
+    let known = RULES.get() != Some(Mutation::ForgetResends);
+    job.resends.as_ref().filter(|_| known)
+}
+
 /// [`domain::step`], or what a broken engine makes of it.
 pub(crate) fn step(job: &Job, fact: &Fact, now: Timestamp) -> Result<Job, Illegal> {
     let broken = RULES.get();
@@ -133,7 +154,16 @@ pub(crate) fn step(job: &Job, fact: &Fact, now: Timestamp) -> Result<Job, Illega
             _ => {}
         }
     }
+    if let Fact::Exited { delivery, .. } | Fact::Lost { delivery, .. } = &mut fact
+        && job.resends.is_some()
+        && broken == Some(Mutation::ResentAnyway)
+    {
+        *delivery = Delivery::Delivered;
+    }
     let mut next = domain::step(job, &fact, now)?;
+    if fact == Fact::Resent && broken == Some(Mutation::NeverResent) {
+        next.state = job.state;
+    }
     if broken == Some(Mutation::ForgetSlot)
         && matches!(fact, Fact::Abandoned { .. })
         && matches!(next.state, State::Removing { .. })

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{EndReason, Job, JobId, RegistrationId, State, StopCause, Timestamp};
+use domain::{Delivery, End, EndReason, Job, JobId, RegistrationId, State, StopCause, Timestamp};
 use gate::ContainerName;
 
 use super::setup::START_TIMEOUT;
 use super::world::World;
-use crate::{Engine, JobView, SubmitError};
+use crate::{Engine, JobView};
 
 /// The longest that any answer may take, in milliseconds: the client gives up after 120 s.
 const ANSWER: u64 = 115_000;
@@ -27,7 +27,7 @@ pub(crate) struct Oracle {
     pub(crate) violation: Option<String>,
     pub(crate) removed_by_hand: BTreeSet<ContainerName>,
     /// What a client or an administrator asked for, whatever they were told.
-    pub(crate) asked_to_delete: BTreeSet<JobId>,
+    asked_to_delete: BTreeMap<JobId, u32>,
     pub(crate) asked_to_stop: BTreeSet<JobId>,
     /// When each container was started, in milliseconds of the history.
     started: BTreeMap<ContainerName, u64>,
@@ -46,6 +46,21 @@ pub(crate) struct Oracle {
 impl Oracle {
     pub(crate) fn decided(&mut self, job: &str, passed: bool) {
         self.passed.insert(job.to_owned(), passed);
+    }
+
+    /// Somebody asks to delete a job.
+    pub(crate) fn asks_to_delete(&mut self, job: &JobId) {
+        *self.asked_to_delete.entry(job.clone()).or_default() += 1;
+    }
+
+    /// Somebody who asked to was refused.
+    pub(crate) fn asked_in_vain(&mut self, job: &JobId) {
+        if let Some(times) = self.asked_to_delete.get_mut(job) {
+            *times -= 1;
+            if *times == 0 {
+                self.asked_to_delete.remove(job);
+            }
+        }
     }
 
     /// A job as it was accepted.
@@ -69,6 +84,56 @@ impl World {
             name.job() == job && container.ours && container.runs()
         };
         self.containers.iter().any(ours)
+    }
+
+    /// Jobs of which something is left and that send in again what job `id` left.
+    fn resends_of<'a>(&'a self, id: &'a JobId) -> impl Iterator<Item = &'a Arc<Job>> {
+        let left = |job: &&Arc<Job>| !matches!(job.state, State::Removed { .. });
+        let resends = move |job: &&Arc<Job>| job.resends.as_ref() == Some(id);
+        self.memory.jobs.iter().filter(left).filter(resends)
+    }
+
+    /// Until when what a job left is kept, or its removal waits, for those that use it: the last of
+    /// those that are kept themselves.
+    fn held_until(&self, job: &Job) -> Option<Timestamp> {
+        let until = |job: &Arc<Job>| match job.state {
+            State::Retained { until, .. } => until,
+            _ => None,
+        };
+        self.resends_of(&job.id).filter_map(until).max()
+    }
+
+    /// What is wrong with a job that sends in again what another one left.
+    fn wrong_with_resend(
+        &self,
+        before: Option<&Job>,
+        job: &Job,
+        of: &JobId,
+    ) -> Option<&'static str> {
+        if job.attempts.len() > 1 {
+            return Some("another attempt, though nobody waits for one");
+        }
+        let source = self.memory.job(of);
+        let Some(before) = before else {
+            let known_owner = job.owner != RegistrationId(0);
+            let under_way = |other: &&Arc<Job>| {
+                other.id != job.id && !matches!(other.state, State::Retained { .. })
+            };
+            return if known_owner && !source.is_some_and(|source| source.keeps_unsent()) {
+                Some("there is nothing to send")
+            } else if known_owner && self.resends_of(of).any(|other| under_way(&other)) {
+                Some("another one is at it")
+            } else {
+                None
+            };
+        };
+        let end = match (before.state, job.state) {
+            (State::Ended(end), is) if !matches!(is, State::Ended(_)) => Some(end),
+            _ => None,
+        };
+        let delivered = end.is_some_and(|end| end.delivery == Delivery::Delivered);
+        (delivered && source.is_some_and(|source| source.keeps_unsent()))
+            .then_some("what it sent in still counts as unsent")
     }
 
     /// The ticket said yes: the container of `name` is about to be started.
@@ -107,6 +172,17 @@ impl World {
         }
         if self.oracle.refused.contains(job) && !self.excused() {
             self.violate(|_| format!("{name} starts after its client was told it would not"));
+        }
+        if let Some(volume_of) = self.containers.get(name).map(|c| c.volume_of.clone()) {
+            let works_on_it = |(other, c): (&ContainerName, &super::world::Container)| {
+                other != name && c.ours && c.runs() && c.volume_of == volume_of
+            };
+            if self.containers.iter().any(works_on_it) {
+                self.violate(|_| format!("{name} is the second at work on one volume"));
+            }
+            if volume_of != *name && !self.setup.offers_resend {
+                self.violate(|_| format!("{name} is to resend, and its image does not offer it"));
+            }
         }
         let running = self.containers.values().filter(|c| c.ours && c.runs());
         if running.count() > self.setup.slots as usize && !self.excused() {
@@ -155,7 +231,7 @@ impl World {
             "the container"
         };
         let Some(job) = self.memory.job(name.job()).cloned() else {
-            if !self.oracle.asked_to_delete.contains(name.job()) {
+            if !self.oracle.asked_to_delete.contains_key(name.job()) {
                 self.violate(|_| format!("{what} {name} is removed, of an unknown job"));
             }
             return;
@@ -197,7 +273,7 @@ impl World {
             .copied();
         if let Some(unsent) = unsent
             && job.ever_ran()
-            && !self.oracle.asked_to_delete.contains(&job.id)
+            && !self.oracle.asked_to_delete.contains_key(&job.id)
         {
             let passed = self.oracle.passed.get(job.id.as_str()).copied();
             let least = match passed {
@@ -239,6 +315,7 @@ impl World {
             );
             let same_work = |other: &Arc<Job>| {
                 other.id != job.id
+                    && (&job.resends, &other.resends) == (&None, &None)
                     && (other.kind, other.work_id()) == (job.kind, job.work_id())
                     && (other.state.end().is_none() || other.ever_ran())
             };
@@ -247,6 +324,14 @@ impl World {
                 "the same work was accepted before",
             );
         }
+        let wrong_with_resend = job
+            .resends
+            .as_ref()
+            .and_then(|of| self.wrong_with_resend(before, &job, of));
+        must(
+            wrong_with_resend.is_none(),
+            wrong_with_resend.unwrap_or_default(),
+        );
         let now = self.service_now();
         match job.state {
             State::Running { since, deadline } => {
@@ -290,14 +375,28 @@ impl World {
                 }
                 _ => must(false, "it stops without having run"),
             },
-            State::Ended(_) => must(!self.runs(id), "it ended, and runs"),
+            State::Ended(end) => {
+                must(!self.runs(id), "it ended, and runs");
+                if let Some(State::Retained { .. }) = before.map(|b| b.state) {
+                    let unsent = |v: &super::world::Volume| v.unsent;
+                    let left = self.volumes.get(&name(job.attempt().number));
+                    must(
+                        end.delivery == Delivery::Delivered && !left.is_some_and(unsent),
+                        "what it left was not sent in",
+                    );
+                }
+            }
             State::Removing { forget, .. } => {
-                let asked = self.oracle.asked_to_delete.contains(id);
+                let asked = self.oracle.asked_to_delete.contains_key(id);
                 must(!forget || asked, "nobody asked to delete it");
                 if let Some(State::Retained { until, .. }) = before.map(|b| b.state) {
                     must(
                         forget || until.is_some_and(|until| until <= now),
                         "it is not kept as decided",
+                    );
+                    must(
+                        self.resends_of(id).next().is_none(),
+                        "a job is there that sends in what it left",
                     );
                 }
             }
@@ -324,13 +423,18 @@ impl World {
                 job.attempts.len() <= self.setup.max_attempts as usize,
                 "too many attempts",
             );
-            must(
-                before
-                    .state
-                    .end()
-                    .is_none_or(|end| job.state.end() == Some(end)),
-                "its end changed",
+            // What was sent in after all is looked at above.
+            let resent = matches!(
+                (before.state, job.state),
+                (State::Retained { .. }, State::Ended(_))
             );
+            let same = |was: End, is: End| {
+                let delivery = if resent { is.delivery } else { was.delivery };
+                End { delivery, ..was } == is
+            };
+            let end = job.state.end();
+            let kept = |was| end.is_some_and(|is| same(was, is));
+            must(before.state.end().is_none_or(kept), "its end changed");
             must(
                 job.ever_ran() || !before.ever_ran() || !self.oracle.granted.contains(id),
                 "that it ran is forgotten",
@@ -359,7 +463,7 @@ impl World {
             .containers
             .iter()
             .any(|(n, c)| n.job() == id && c.ours && c.runs());
-        if !self.oracle.asked_to_delete.contains(id) || labelled {
+        if !self.oracle.asked_to_delete.contains_key(id) || labelled {
             self.violate(|_| format!("the record of job {id} is removed"));
         }
     }
@@ -382,7 +486,7 @@ impl World {
         &mut self,
         id: &JobId,
         sent: u64,
-        answer: &Result<Arc<JobView>, SubmitError>,
+        answer: &Result<Arc<JobView>, impl Sized>,
     ) {
         let took = self.now() - sent;
         if took > ANSWER + EXACT {
@@ -420,6 +524,9 @@ impl World {
         if !self.asking.is_empty() {
             unrest.push(format!("{:?} are not answered", self.asking.keys()));
         }
+        if !self.resending.is_empty() {
+            unrest.push(format!("{:?} are not answered for", self.resending));
+        }
         for job in self.memory.jobs.clone() {
             let due = match job.state {
                 State::Removed { .. } | State::Retained { until: None, .. } => None,
@@ -432,10 +539,21 @@ impl World {
                 State::Preparing | State::Starting => (!job.ever_ran()).then_some(job.start_by),
                 State::Ended(_) | State::Removing { .. } => None,
             };
+            let held_until = self.held_until(&job);
+            // Nothing of it is removed while another job uses it.
+            let due = due.filter(|due| {
+                self.resends_of(&job.id).next().is_none() || held_until.is_some_and(|h| h < *due)
+            });
             if due.is_some_and(|due| due.plus(OVERDUE) < now) && !self.excused() {
                 self.violate(|_| format!("job {} is overdue: {:?}", job.id, job.state));
             }
-            let kept = matches!(job.state, State::Retained { until, .. } if until.is_none_or(|until| until > soon));
+            let kept = match job.state {
+                State::Retained { until, .. } if until.is_none_or(|until| until > soon) => true,
+                State::Retained { .. } | State::Removing { .. } => {
+                    held_until.is_some_and(|until| until > soon)
+                }
+                _ => false,
+            };
             let removed = matches!(job.state, State::Removed { .. });
             let live = engine.live(&job.id);
             if !kept && !removed {
@@ -466,17 +584,19 @@ impl World {
             }
             // The volume of an unknown job may be all that is left of somebody's work.
             let unknown_volume = job.is_none() && self.containers.get(name).is_none_or(|c| !c.ours);
-            if !unknown_volume
-                && !job.is_some_and(|job| matches!(job.state, State::Retained { .. }))
-            {
+            let looked_after = job.is_some_and(|job| {
+                matches!(job.state, State::Retained { .. }) || self.held_until(job).is_some()
+            });
+            if !unknown_volume && !looked_after {
                 unrest.push(format!("{name} is labelled and not looked after"));
             }
         }
         for violation in violations {
             self.violate(|_| violation);
         }
-        for id in self.oracle.granted.difference(&self.oracle.asked_to_delete) {
-            if self.memory.job(id).is_none() {
+        for id in &self.oracle.granted {
+            let deleted = self.oracle.asked_to_delete.contains_key(id);
+            if !deleted && self.memory.job(id).is_none() {
                 unrest.push(format!("job {id} was promised and is not there"));
             }
         }

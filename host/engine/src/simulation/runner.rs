@@ -1,10 +1,11 @@
 //! A container engine that is slow, loses requests and answers, refuses, goes away and comes
 //! back; and over it a runner that keeps what [`Runner`] promises.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::{EndReason, Exit, ImageId, ImageRef, JobKind, Leftovers};
+use domain::{EndReason, Exit, ImageId, ImageRef, JobKind, Leftovers, Secret};
 use gate::{ContainerName, ImagePermit, LaunchPermit};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
@@ -13,7 +14,7 @@ use super::mutation::Mutation;
 use super::setup::chance;
 use super::world::{Behaviour, Container, Event, Sim, Volume, World};
 use crate::{
-    Described, LaunchError, Launched, Leave, LogStream, LogsUntil, PrepareError, Runner,
+    Described, LaunchError, Launched, Leave, LogStream, LogsUntil, PrepareError, Remains, Runner,
     RunnerError, Sighting, StartTicket,
 };
 
@@ -43,6 +44,8 @@ pub(crate) struct Creation {
     kind: JobKind,
     image: ImageRef,
     image_id: ImageId,
+    volume_of: ContainerName,
+    env: BTreeMap<String, Secret>,
     refused: bool,
     other_image: bool,
 }
@@ -98,7 +101,7 @@ impl World {
             }
             Request::RemoveVolume(name) => {
                 // The engine refuses while a container uses it.
-                if self.containers.get(name).is_none_or(|c| !c.ours) {
+                if !self.is_used(name) {
                     if self.volumes.contains_key(name) {
                         self.saw_removal(name, true);
                         self.volumes.remove(name);
@@ -126,12 +129,15 @@ impl World {
         if self.containers.contains_key(name) {
             return Reply::Conflict;
         }
-        if creation.refused {
+        if creation.volume_of == *name {
             // The engine makes the volume first.
             self.make_volume(name);
+        } else if !self.volumes.contains_key(&creation.volume_of) {
             return Reply::Refused;
         }
-        self.make_volume(name);
+        if creation.refused {
+            return Reply::Refused;
+        }
         let uid = self.new_uid();
         let image_id = if creation.other_image {
             image_id('f')
@@ -145,6 +151,8 @@ impl World {
             kind: creation.kind,
             image: creation.image.clone(),
             image_id,
+            volume_of: creation.volume_of.clone(),
+            env: creation.env.clone(),
             sighting: Sighting::Created,
             behaviour: self.draw_behaviour(creation.kind),
             dying: false,
@@ -183,8 +191,8 @@ impl World {
         }
         container.sighting = Sighting::Running { since };
         let ends = container.behaviour.ends;
-        let kind = container.kind;
-        if let Some(volume) = self.volumes.get_mut(&name) {
+        let (kind, own) = (container.kind, container.volume_of == name);
+        if let Some(volume) = self.volumes.get_mut(&name).filter(|_| own) {
             // It works from now on, and until it has delivered this is the only copy.
             volume.left = Leftovers {
                 media_bytes: 7,
@@ -215,6 +223,8 @@ impl World {
             kind,
             image: "library/foreign:v1".parse().expect("an image"),
             image_id: image_id('a'),
+            volume_of: name.clone(),
+            env: BTreeMap::new(),
             sighting: Sighting::Running { since },
             behaviour: self.draw_behaviour(kind),
             dying: false,
@@ -406,6 +416,11 @@ impl Sim {
                     kind: permit.kind(),
                     image: permit.image().clone(),
                     image_id: permit.image_id().clone(),
+                    volume_of: permit.volume_of().clone(),
+                    env: permit
+                        .env()
+                        .map(|(name, value)| (name.to_owned(), value.clone()))
+                        .collect(),
                     refused: chance(&mut world.rng, faults.refused),
                     other_image: chance(&mut world.rng, faults.image_changed),
                 }
@@ -679,8 +694,8 @@ impl Runner for Sim {
     async fn leftovers(&self, name: &ContainerName) -> Result<Option<Leftovers>, RunnerError> {
         let look = |world: &mut World| {
             let container = world.containers.get(name).filter(|c| c.ours);
-            let volume = world.volumes.get(name);
-            container.and(volume).map(|volume| volume.left)
+            let volume = world.volumes.get(&container?.volume_of);
+            volume.map(|volume| volume.left)
         };
         let left = self.look("leftovers", QUICK, look).await?;
         if self.world().mutation == Some(Mutation::SeeNothingLeft) {
@@ -692,9 +707,29 @@ impl Runner for Sim {
         Ok(left)
     }
 
+    async fn remains(&self, name: &ContainerName) -> Result<Option<Remains>, RunnerError> {
+        let remains = |world: &mut World| {
+            let container = world.containers.get(name).filter(|c| c.ours)?;
+            let anything = world.mutation == Some(Mutation::ResendAnything);
+            world.volumes.get(name).map(|_| Remains {
+                env: container.env.clone(),
+                offers_resend: world.setup.offers_resend || anything,
+            })
+        };
+        self.look("inspect", QUICK, remains).await
+    }
+
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError> {
-        if self.world().mutation == Some(Mutation::RemoveNothing) {
+        let broken = self.world().mutation;
+        if broken == Some(Mutation::RemoveNothing) {
             return Ok(());
+        }
+        if broken == Some(Mutation::RemoveWhatIsResent) {
+            let volume_of = |c: &Container| c.volume_of.clone();
+            let source = self.world().containers.get(name).map(volume_of);
+            if let Some(source) = source.filter(|source| source != name) {
+                self.remove_within(&source, REMOVAL).await?;
+            }
         }
         self.remove_within(name, REMOVAL).await
     }
@@ -732,6 +767,7 @@ impl Runner for Sim {
                     client: job.client.clone(),
                     submitted_at: job.submitted_at,
                     max_duration: job.max_duration,
+                    resends: job.resends.clone(),
                     image: container.image.clone(),
                     image_id: container.image_id.clone(),
                     ran_at: None,

@@ -22,6 +22,8 @@ pub(crate) struct Setup {
     pub(crate) grace: Duration,
     pub(crate) floor: Duration,
     pub(crate) failed_retention: Option<Duration>,
+    /// Whether images say that they send in again what a job left.
+    pub(crate) offers_resend: bool,
     pub(crate) faults: Faults,
     /// In the order of their time, in milliseconds from the beginning.
     pub(crate) actions: Vec<(u64, Action)>,
@@ -68,6 +70,11 @@ pub(crate) enum Action {
     Delete(u32),
     /// Its owner looks at it.
     Read(u32),
+    /// An administrator lets be sent in again what a job keeps, and may not wait for it.
+    Resend {
+        pick: u32,
+        hangs_up: Option<u64>,
+    },
     /// Somebody removes a container by hand.
     RemoveByHand(u32),
     /// Something else takes the name that a job's container will have.
@@ -147,6 +154,7 @@ impl Setup {
                 1 => Some(floor / 2),
                 _ => Some(floor * 2),
             },
+            offers_resend: false,
             faults: Faults::draw(rng),
             actions: Vec::new(),
         };
@@ -160,6 +168,26 @@ impl Setup {
         }
         setup.actions.sort_by_key(|(at, _)| *at);
         setup
+    }
+
+    /// Has what is kept sent in again, and lets something happen meanwhile. Drawn apart: what else a
+    /// history is made of does not depend on it.
+    pub(crate) fn draw_resends(&mut self, rng: &mut Rng) {
+        self.offers_resend = chance(rng, 900);
+        let end = self.actions.last().map_or(0, |(at, _)| *at);
+        for _ in 0..rng.u32(1..=4) {
+            let at = rng.u64(end / 4..end + 3 * MINUTE);
+            let resend = Action::Resend {
+                pick: rng.u32(..),
+                hangs_up: (rng.u32(0..5) == 0).then(|| rng.u64(0..20 * SECOND)),
+            };
+            self.actions.push((at, resend));
+            if rng.bool() {
+                let action = draw_action(rng);
+                self.actions.push((at + rng.u64(0..MINUTE), action));
+            }
+        }
+        self.actions.sort_by_key(|(at, _)| *at);
     }
 
     fn draw_submissions(&mut self, rng: &mut Rng, end: u64) {

@@ -49,10 +49,15 @@ fn the_likeliest_ways_to_break_it_are_noticed_soon() {
         (Mutation::KillEarly, 50),
         (Mutation::NeverKill, 50),
         (Mutation::NoDeadline, 50),
-        (Mutation::RetryAfterRun, 500),
+        (Mutation::RetryAfterRun, 1300),
         (Mutation::RemoveNothing, 20),
         (Mutation::LeaveVolumes, 20),
         (Mutation::TrustTheWallClock, 100),
+        (Mutation::ForgetResends, 500),
+        (Mutation::RemoveWhatIsResent, 500),
+        (Mutation::ResentAnyway, 500),
+        (Mutation::NeverResent, 500),
+        (Mutation::ResendAnything, 1000),
     ] {
         let broken = |seed: u64| simulate(seed, Some(mutation), false).violation.is_some();
         assert!((0..histories).any(broken), "{mutation:?}");

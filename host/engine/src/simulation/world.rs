@@ -1,12 +1,13 @@
 //! The world of a simulated service: containers and volumes, events to come, and the time. It goes
 //! on by itself while the service is dead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use domain::{
-    ClockMark, ClockReading, Exit, ImageId, ImageRef, JobId, JobKind, Leftovers, Timestamp, Uptime,
+    ClockMark, ClockReading, Exit, ImageId, ImageRef, JobId, JobKind, Leftovers, Secret, Timestamp,
+    Uptime,
 };
 use fastrand::Rng;
 use gate::ContainerName;
@@ -135,6 +136,9 @@ pub(crate) struct Container {
     pub(crate) kind: JobKind,
     pub(crate) image: ImageRef,
     pub(crate) image_id: ImageId,
+    /// The container on whose volume it works: itself, unless it sends in what that one left.
+    pub(crate) volume_of: ContainerName,
+    pub(crate) env: BTreeMap<String, Secret>,
     pub(crate) sighting: Sighting,
     pub(crate) behaviour: Behaviour,
     /// Its removal is under way.
@@ -180,6 +184,8 @@ pub(crate) struct World {
     /// Submissions that are not answered, by their number.
     pub(crate) asking: BTreeMap<u8, super::setup::Request>,
     pub(crate) submissions: u8,
+    /// Jobs that an administrator wants to resend another and that are not answered for.
+    pub(crate) resending: BTreeSet<JobId>,
     pub(crate) effects: u64,
     events: BTreeMap<(u64, u64), Event>,
     next_number: u64,
@@ -204,7 +210,11 @@ struct Armed {
 impl World {
     fn new(seed: u64, mutation: Option<Mutation>, recording: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let setup = Setup::draw(&mut rng);
+        let mut setup = Setup::draw(&mut rng);
+        // Every other history has them.
+        if !seed.is_multiple_of(2) {
+            setup.draw_resends(&mut Rng::with_seed(!seed));
+        }
         let mut world = Self {
             oracle: Oracle::default(),
             memory: Memory::default(),
@@ -220,6 +230,7 @@ impl World {
             late: false,
             asking: BTreeMap::new(),
             submissions: 0,
+            resending: BTreeSet::new(),
             effects: 0,
             events: BTreeMap::new(),
             next_number: 0,
@@ -517,6 +528,7 @@ impl World {
             return;
         };
         let (kind, ours) = (container.kind, container.ours);
+        let volume_of = container.volume_of.clone();
         container.sighting = match code {
             Some(code) => Sighting::Ended(Exit {
                 code,
@@ -527,16 +539,24 @@ impl World {
             None => Sighting::Lost,
         };
         container.changed.notify_waiters();
-        if let Some(volume) = self.volumes.get_mut(&name).filter(|_| ours) {
+        let delivered = match kind {
+            JobKind::Recording => delivers,
+            JobKind::Transcribing => code == Some(0),
+        };
+        let volume = self.volumes.get_mut(&volume_of).filter(|_| ours);
+        if volume_of != name {
+            // It leaves all as it was, or nothing to send.
+            if let Some(volume) = volume.filter(|_| delivered) {
+                volume.left.media_bytes = 0;
+                volume.unsent = false;
+            }
+        } else if let Some(volume) = volume {
             let media_bytes = if delivers { 0 } else { 7 };
             volume.left = Leftovers {
                 media_bytes,
                 total_bytes: media_bytes + 3,
             };
-            volume.unsent = match kind {
-                JobKind::Recording => media_bytes > 0,
-                JobKind::Transcribing => code != Some(0),
-            };
+            volume.unsent = !delivered;
             volume.ended = Some(now);
         }
         self.note(|_| format!("{name} ends: {code:?}, delivered: {delivers}"));
@@ -583,12 +603,27 @@ impl World {
         }
         let now = self.now();
         // `docker rm -v`, or without: the named volume stays in both cases, unless removed too.
-        if self.rng.bool() {
+        if self.rng.bool() && !self.is_used(name) {
             self.volumes.remove(name);
         } else if let Some(volume) = self.volumes.get_mut(name) {
             volume.ended = Some(volume.ended.unwrap_or(now));
         }
         self.oracle.removed_by_hand.insert(name.clone());
+    }
+
+    /// Whether a container works on the volume of that name.
+    pub(crate) fn is_used(&self, volume_of: &ContainerName) -> bool {
+        let uses = |container: &Container| container.ours && container.volume_of == *volume_of;
+        self.containers.values().any(uses)
+    }
+
+    /// A job that keeps something unsent, if there is one.
+    pub(crate) fn pick_unsent(&self, pick: u32) -> Option<JobId> {
+        let unsent = self.memory.jobs.iter().filter(|job| job.keeps_unsent());
+        let unsent: Vec<_> = unsent.map(|job| job.id.clone()).collect();
+        pick_of(&unsent, pick)
+            .cloned()
+            .or_else(|| self.pick_job(pick))
     }
 
     /// The job that a number picks of those that were submitted.
