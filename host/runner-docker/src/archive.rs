@@ -44,7 +44,10 @@ pub(crate) async fn open(
         return Err(FilesError::Running);
     }
     // Asked for the folder without its volume, the engine would show what the image has there.
-    let volume = name.volume();
+    let other = seen
+        .as_ref()
+        .and_then(|seen| labels::volume_of(&seen.labels, name));
+    let volume = other.as_ref().unwrap_or(name).volume();
     let volume = match client
         .call(QUICK, async |docker| docker.inspect_volume(&volume).await)
         .await

@@ -23,15 +23,27 @@ pub(crate) fn describe(permit: &LaunchPermit, config: &DockerConfig) -> Containe
         .collect();
     let volume = Mount {
         typ: Some(MountType::VOLUME),
-        source: Some(permit.name().volume()),
+        source: Some(permit.volume_of().volume()),
         target: Some(DATA.to_owned()),
         read_only: Some(false),
-        volume_options: Some(MountVolumeOptions {
-            labels: Some(labels.clone()),
-            ..Default::default()
+        volume_options: Some(match permit.resends() {
+            None => MountVolumeOptions {
+                labels: Some(labels.clone()),
+                ..Default::default()
+            },
+            // It is there, with labels of its own; should it be gone, what the engine makes in its
+            // place must not look like it.
+            Some(_) => MountVolumeOptions {
+                no_copy: Some(true),
+                ..Default::default()
+            },
         }),
         ..Default::default()
     };
+    let arguments = permit
+        .arguments()
+        .iter()
+        .map(|argument| (*argument).to_owned());
     let memory = limit(permit.memory_bytes());
     let host_config = HostConfig {
         privileged: Some(false),
@@ -74,6 +86,7 @@ pub(crate) fn describe(permit: &LaunchPermit, config: &DockerConfig) -> Containe
                 .map(|(name, value)| format!("{name}={}", value.reveal()))
                 .collect(),
         ),
+        cmd: (!permit.arguments().is_empty()).then(|| arguments.collect()),
         labels: Some(labels),
         // For those who stop containers by hand: they too give the job its time to finish.
         stop_timeout: Some(i64::try_from(permit.stop_grace().as_secs()).unwrap_or(i64::MAX)),

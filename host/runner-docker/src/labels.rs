@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use domain::{ClientId, InstanceId, JobKind, Timestamp};
+use domain::{ClientId, InstanceId, JobId, JobKind, Timestamp};
 use gate::ContainerName;
 
 /// The label that every job container carries, whoever's it is.
@@ -16,6 +16,10 @@ const KIND: &str = "io.offloader.type";
 const CLIENT: &str = "io.offloader.client";
 const SUBMITTED: &str = "io.offloader.submitted-unix-ms";
 const MAX_DURATION: &str = "io.offloader.max-duration-ms";
+const VOLUME_OF: &str = "io.offloader.volume-of";
+/// What an image says that sends in again, when it is started with the argument `resend`, what is
+/// in its volume, and does nothing else.
+const RESEND: (&str, &str) = ("io.offloader.resend", "true");
 
 /// Whether labels say that what carries them belongs to the attempt of that name.
 pub(crate) fn belong_to(labels: &HashMap<String, String>, name: &ContainerName) -> bool {
@@ -32,15 +36,31 @@ pub(crate) struct About {
     pub(crate) client: ClientId,
     pub(crate) submitted_at: Timestamp,
     pub(crate) max_duration: Duration,
+    pub(crate) resends: Option<JobId>,
 }
 
-/// Reads what labels say of a job; `None` when one is missing or makes no sense.
-pub(crate) fn about(labels: &HashMap<String, String>) -> Option<About> {
+/// The container whose volume the container of that name works on, where that is another one.
+pub(crate) fn volume_of(
+    labels: &HashMap<String, String>,
+    name: &ContainerName,
+) -> Option<ContainerName> {
+    let of = ContainerName::parse(labels.get(VOLUME_OF)?)?;
+    (of != *name && of.instance() == name.instance()).then_some(of)
+}
+
+/// Whether labels, those of its image among them, say that a container's work can be sent in again.
+pub(crate) fn offers_resend(labels: &HashMap<String, String>) -> bool {
+    labels.get(RESEND.0).is_some_and(|value| value == RESEND.1)
+}
+
+/// Reads what labels say of the job of that container; `None` when one is missing or makes no sense.
+pub(crate) fn about(labels: &HashMap<String, String>, name: &ContainerName) -> Option<About> {
     Some(About {
         kind: labels.get(KIND)?.parse().ok()?,
         client: ClientId::new(labels.get(CLIENT)?)?,
         submitted_at: Timestamp::from_millis(labels.get(SUBMITTED)?.parse().ok()?),
         max_duration: Duration::from_millis(labels.get(MAX_DURATION)?.parse().ok()?),
+        resends: volume_of(labels, name).map(|of| of.job().clone()),
     })
 }
 
@@ -84,8 +104,34 @@ mod tests {
             assert!(!belong_to(&other, &name), "another {label}");
         }
     }
+
+    fn name(instance: &str, job: u8) -> ContainerName {
+        let job = JobId::from_random([job; JobId::LEN]);
+        ContainerName::new(instance.parse().unwrap(), job, 2)
+    }
+
+    #[test]
+    fn a_container_works_on_its_own_volume_unless_a_label_names_another_of_the_installation() {
+        let own = name("main", 5);
+        let said = |of: &str| volume_of(&[(VOLUME_OF.to_owned(), of.to_owned())].into(), &own);
+        let other = name("main", 6);
+        assert_eq!(said(&other.to_string()), Some(other));
+        for none in [own.to_string(), name("x", 6).to_string(), "x".to_owned()] {
+            assert_eq!(said(&none), None, "{none}");
+        }
+        assert_eq!(volume_of(&HashMap::new(), &own), None);
+    }
+
+    #[test]
+    fn only_an_image_that_says_so_offers_to_send_in_again() {
+        let offers = |value: &str| offers_resend(&[(RESEND.0.to_owned(), value.to_owned())].into());
+        assert!(offers("true"));
+        assert!(!offers("false") && !offers("") && !offers_resend(&HashMap::new()));
+    }
+
     #[test]
     fn what_they_say_of_a_job_is_read_whole_or_not_at_all() {
+        let name = name("main", 5);
         let labels: HashMap<String, String> = [
             (KIND, "recording"),
             (CLIENT, "a site: ü"),
@@ -94,7 +140,7 @@ mod tests {
         ]
         .map(|(label, value)| (label.to_owned(), value.to_owned()))
         .into();
-        let said = about(&labels).unwrap();
+        let said = about(&labels, &name).unwrap();
         assert_eq!(
             (
                 said.kind,
@@ -109,6 +155,7 @@ mod tests {
                 Duration::from_secs(600)
             )
         );
+        assert_eq!(said.resends, None);
         for (label, value) in [
             (KIND, "other"),
             (CLIENT, ""),
@@ -117,9 +164,9 @@ mod tests {
         ] {
             let mut labels = labels.clone();
             labels.insert(label.to_owned(), value.to_owned());
-            assert!(about(&labels).is_none(), "{label}={value}");
+            assert!(about(&labels, &name).is_none(), "{label}={value}");
             labels.remove(label);
-            assert!(about(&labels).is_none(), "without {label}");
+            assert!(about(&labels, &name).is_none(), "without {label}");
         }
     }
 }

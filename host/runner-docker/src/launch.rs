@@ -39,10 +39,13 @@ pub(crate) async fn launch(
     permit: &LaunchPermit,
     ticket: &StartTicket,
 ) -> Result<Launched, LaunchError> {
+    // Before, so that the engine does not make a volume of the name, and after, so that it did not.
+    check_volume(client, permit).await?;
     let seen = create(client, config, permit).await?;
     if let Some(at) = seen.ran_at {
         return Ok(Launched { at });
     }
+    check_volume(client, permit).await?;
     let deadline = Instant::now() + START + SETTLING + CLEANING;
     let started = match ticket.ask(&seen.id) {
         Leave::Given => start(client, &seen).await,
@@ -60,6 +63,22 @@ pub(crate) async fn launch(
         // It may run by now.
         Err(error @ (LaunchError::Engine(_) | LaunchError::Gone)) => Err(error),
         Err(error) => Err(clean(client, permit, error, deadline).await),
+    }
+}
+
+/// A container that resends gets the volume that another one left, or it does not run: in an empty
+/// one it would find nothing to send, and end well.
+async fn check_volume(client: &Client, permit: &LaunchPermit) -> Result<(), LaunchError> {
+    let Some(source) = permit.resends() else {
+        return Ok(());
+    };
+    match sighting::has_volume(client, source, QUICK).await {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let error = LaunchError::Refused(format!("the volume {} is gone", source.volume()));
+            Err(clean(client, permit, error, Instant::now() + CLEANING).await)
+        }
+        Err(trouble) => Err(trouble.during("inspect the volume").into()),
     }
 }
 

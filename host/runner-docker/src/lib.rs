@@ -14,6 +14,7 @@ mod launch;
 mod leftovers;
 mod pull;
 mod pull_failure;
+mod remains;
 mod removal;
 mod runner;
 mod seccomp;

@@ -8,7 +8,7 @@ use gate::ContainerName;
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Client, QUICK, Trouble, left};
-use crate::{labels, sighting};
+use crate::sighting;
 
 /// Time for a removal that nobody waits for.
 pub(crate) const REMOVAL: Duration = Duration::from_secs(60);
@@ -16,7 +16,7 @@ pub(crate) const REMOVAL: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Removes the container of an attempt, running or not, its volumes included, and returns when
+/// Removes the container of an attempt, running or not, its own volumes included, and returns when
 /// they are gone, or at `deadline`. Leaves alone what has the name but not the labels. An engine
 /// that answers with an error is asked again; one that does not answer is not.
 pub(crate) async fn remove(
@@ -45,7 +45,8 @@ async fn remove_once(
     deadline: Instant,
 ) -> Result<(), Trouble> {
     if let Some(seen) = sighting::look_for_ours(client, name, left(deadline).min(QUICK)).await? {
-        // With `v` the engine also removes the volumes that the image declares.
+        // With `v` the engine also removes the volumes that the image declares, and no volume with
+        // a name of its own: not the one that this container may have got of another.
         let options = RemoveContainerOptions {
             v: true,
             force: true,
@@ -67,17 +68,10 @@ async fn remove_volume(
     name: &ContainerName,
     deadline: Instant,
 ) -> Result<(), Trouble> {
-    let volume = name.volume();
-    let found = client
-        .call(left(deadline).min(QUICK), async |docker| {
-            docker.inspect_volume(&volume).await
-        })
-        .await;
-    match found {
-        Ok(found) if labels::belong_to(&found.labels, name) => {}
-        Ok(_) => return Ok(()),
-        Err(trouble) => return gone(Err(trouble)),
+    if !sighting::has_volume(client, name, left(deadline).min(QUICK)).await? {
+        return Ok(());
     }
+    let volume = name.volume();
     let options = RemoveVolumeOptions { force: false };
     let removed = client
         .call(left(deadline), async |docker| {

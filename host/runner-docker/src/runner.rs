@@ -15,7 +15,7 @@ use bollard::query_parameters::{
 use domain::ImageId;
 use engine::{
     Described, FileStream, FilesError, LaunchError, Launched, LogStream, LogsUntil, PrepareError,
-    Runner, RunnerError, Sighting, StartTicket,
+    Remains, Runner, RunnerError, Sighting, StartTicket,
 };
 use futures_util::{StreamExt, stream};
 use gate::{ContainerName, ImagePermit, LaunchPermit};
@@ -24,7 +24,7 @@ use tracing::warn;
 
 use crate::client::{Client, QUICK, Trouble};
 use crate::pull::Pulls;
-use crate::{DockerConfig, files, labels, launch, leftovers, removal, sighting};
+use crate::{DockerConfig, files, labels, launch, leftovers, remains, removal, sighting};
 
 /// Time for the engine to say that it is there.
 const PING: Duration = Duration::from_secs(3);
@@ -189,6 +189,10 @@ impl Runner for DockerRunner {
         files::fetch(&self.client, name).await
     }
 
+    async fn remains(&self, name: &ContainerName) -> Result<Option<Remains>, RunnerError> {
+        remains::look(&self.client, name).await
+    }
+
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError> {
         let deadline = Instant::now() + removal::REMOVAL;
         let removed = removal::remove(&self.client, name, deadline).await;
@@ -284,12 +288,13 @@ impl Runner for DockerRunner {
             return Ok(None);
         };
         let described = || {
-            let about = labels::about(&seen.labels)?;
+            let about = labels::about(&seen.labels, name)?;
             Some(Described {
                 kind: about.kind,
                 client: about.client,
                 submitted_at: about.submitted_at,
                 max_duration: about.max_duration,
+                resends: about.resends,
                 image: seen.image.parse().ok()?,
                 image_id: seen.image_id.parse().ok()?,
                 ran_at: seen.ran_at,

@@ -65,6 +65,23 @@ pub(crate) async fn look_for_ours(
     Ok(seen.filter(|seen| labels::belong_to(&seen.labels, name)))
 }
 
+/// Whether the volume of that attempt is there, by name and labels. Takes no longer than `limit`.
+pub(crate) async fn has_volume(
+    client: &Client,
+    name: &ContainerName,
+    limit: Duration,
+) -> Result<bool, Trouble> {
+    let volume = name.volume();
+    let inspected = client
+        .call(limit, async |docker| docker.inspect_volume(&volume).await)
+        .await;
+    match inspected {
+        Ok(volume) => Ok(labels::belong_to(&volume.labels, name)),
+        Err(trouble) if trouble.status() == Some(404) => Ok(false),
+        Err(trouble) => Err(trouble),
+    }
+}
+
 fn read(container: ContainerInspectResponse) -> Seen {
     let config = container.config.unwrap_or_default();
     Seen {
