@@ -1,5 +1,6 @@
-//! What is on disk of jobs: a directory each, with `data/`, `output`, and `created`, which tells of
-//! the job and is called `started` once it ran.
+//! What is on disk of jobs: a directory each, with `created`, which tells of the job and is called
+//! `started` once it ran, and with `data/` and `output` from when the job first needs them: of what a
+//! small job costs, making and removing files is the most.
 //!
 //! None of it is synced: a job costs no wait for the disk. What a crash of the machine may take, of
 //! jobs of its last seconds alone, is never more than it leaves. Without `started` a job that left
@@ -15,7 +16,7 @@ use gate::ContainerName;
 use rustix::fs::fstatvfs;
 
 use crate::about::About;
-use crate::tree;
+use crate::tree::{self, Size};
 
 const DATA: &str = "data";
 const OUTPUT: &str = "output";
@@ -32,22 +33,20 @@ impl Disk {
     }
 
     /// Makes the directory of a job; one of a job that never ran is taken. `None` when it ran.
-    pub(crate) fn make(&self, name: &ContainerName, about: &About) -> io::Result<Option<Made>> {
+    pub(crate) fn make(&self, name: &ContainerName, about: &About) -> io::Result<Option<Home>> {
         let path = name.to_string();
         let is_there = !made(self.0.create_dir(&path))?;
         let dir = self.0.open_dir(&path)?;
         if is_there && ran(&dir)? {
             return Ok(None);
         }
-        made(dir.create_dir(DATA))?;
         dir.write(CREATED, about.to_json())?;
-        let mut options = OpenOptions::new();
-        options.create(true).append(true);
-        Ok(Some(Made {
-            data: dir.open_dir(DATA)?,
-            output: dir.open_with(OUTPUT, &options)?,
-            dir,
-        }))
+        Ok(Some(Home(Arc::new(dir))))
+    }
+
+    fn home(&self, name: &ContainerName) -> io::Result<Option<Home>> {
+        let dir = unless_missing(self.0.open_dir(name.to_string()))?;
+        Ok(dir.map(|dir| Home(Arc::new(dir))))
     }
 
     /// What there is of a job.
@@ -75,18 +74,18 @@ impl Disk {
 
     /// A job's output, to read.
     pub(crate) fn output(&self, name: &ContainerName) -> io::Result<Option<File>> {
-        unless_missing(self.0.open(format!("{name}/{OUTPUT}")))
+        self.home(name)?.map(|home| home.output()).transpose()
     }
 
     /// A job's data, to read; `None` when there is no such job.
     pub(crate) fn data(&self, name: &ContainerName) -> io::Result<Option<Dir>> {
-        unless_missing(self.0.open_dir(format!("{name}/{DATA}")))
+        self.home(name)?.map(|home| home.data()).transpose()
     }
 
     /// What is in a job's data; `None` when there is no such job.
     pub(crate) fn leftovers(&self, name: &ContainerName) -> io::Result<Option<Leftovers>> {
-        let data = self.data(name)?;
-        data.map(|data| tree::size(data, u64::MAX).map(|size| size.files))
+        let home = self.home(name)?;
+        home.map(|home| home.size(u64::MAX).map(|size| size.files))
             .transpose()
     }
 
@@ -120,17 +119,35 @@ impl Disk {
     }
 }
 
-/// A job's directory, made.
-pub(crate) struct Made {
-    dir: Dir,
-    pub(crate) data: Dir,
-    pub(crate) output: File,
-}
+/// A job's directory. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Home(Arc<Dir>);
 
-impl Made {
+impl Home {
     /// Notes that the job runs from now on.
     pub(crate) fn mark_started(&self) -> io::Result<()> {
-        self.dir.rename(CREATED, &self.dir, STARTED)
+        self.0.rename(CREATED, &self.0, STARTED)
+    }
+
+    /// Where the job has its data.
+    pub(crate) fn data(&self) -> io::Result<Dir> {
+        made(self.0.create_dir(DATA))?;
+        self.0.open_dir(DATA)
+    }
+
+    /// Where the job's output goes, to read it and to write on.
+    pub(crate) fn output(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.create(true).read(true).append(true);
+        self.0.open_with(OUTPUT, &options)
+    }
+
+    /// What is in the job's data. Stops counting once more than `enough` bytes are on disk.
+    pub(crate) fn size(&self, enough: u64) -> io::Result<Size> {
+        match unless_missing(self.0.open_dir(DATA))? {
+            Some(data) => tree::size(data, enough),
+            None => Ok(Size::default()),
+        }
     }
 }
 

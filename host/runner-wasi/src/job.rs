@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cap_std::fs::Dir;
 use domain::{Exit, Timestamp};
 use engine::{Clock, Sighting};
 use tokio::io::DuplexStream;
@@ -13,9 +12,9 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::disk::Home;
 use crate::output::Output;
 use crate::sandbox::{Ended, Given, KILLED, Program, Sandbox};
-use crate::tree;
 
 /// The pause between two looks at how much a job has on `/data`, from the first to the second: ten
 /// times as long as a look takes.
@@ -37,7 +36,7 @@ pub(crate) struct Job {
 
 /// What a run is bounded by, beside what its sandbox does.
 pub(crate) struct Bounds {
-    pub(crate) data: Dir,
+    pub(crate) home: Home,
     /// Bytes; 0 is no limit.
     pub(crate) data_max: u64,
 }
@@ -108,6 +107,12 @@ impl Job {
         let _ = self.sighting.clone().wait_for(over).await;
     }
 
+    /// Waits until it has ended and all who wait for that have been told, each in its turn.
+    pub(crate) async fn told(&self) {
+        let mut sighting = self.sighting.clone();
+        while sighting.changed().await.is_ok() {}
+    }
+
     pub(crate) fn terminate(&self) {
         let mut stdin = self.stdin.lock().unwrap_or_else(PoisonError::into_inner);
         drop(stdin.take());
@@ -140,18 +145,17 @@ impl Drop for Job {
 
 /// Returns when a job has more data than it may, or never lets anybody look at all of it.
 async fn too_much(bounds: Bounds, output: &Output) {
-    let Bounds { data, data_max } = bounds;
+    let Bounds { home, data_max } = bounds;
     if data_max == 0 {
         return std::future::pending().await;
     }
-    let data = Arc::new(data);
     let (mut pause, mut failed) = (LOOK.0, 0);
     let why = loop {
         sleep(pause).await;
         let begun = Instant::now();
         let looked = spawn_blocking({
-            let data = Arc::clone(&data);
-            move || tree::size(&*data, data_max)
+            let home = home.clone();
+            move || home.size(data_max)
         });
         match looked.await {
             Ok(Ok(size)) if size.on_disk > data_max => {

@@ -11,6 +11,8 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use crate::disk::Home;
+
 /// Bytes that are read at once.
 const PART: usize = 64 << 10;
 
@@ -19,17 +21,20 @@ const PART: usize = 64 << 10;
 pub(crate) struct Output(Arc<Shared>);
 
 struct Shared {
-    file: Mutex<File>,
+    home: Home,
+    /// From the first byte on.
+    file: Mutex<Option<File>>,
     max: u64,
     /// Bytes in the file.
     written: watch::Sender<u64>,
 }
 
 impl Output {
-    /// Writes to `file`, `max` bytes at most.
-    pub(crate) fn new(file: File, max: u64) -> Self {
+    /// Writes to the job's file, `max` bytes at most.
+    pub(crate) fn new(home: Home, max: u64) -> Self {
         Self(Arc::new(Shared {
-            file: Mutex::new(file),
+            home,
+            file: Mutex::default(),
             max,
             written: watch::Sender::new(0),
         }))
@@ -47,12 +52,16 @@ impl Output {
 
     /// A disk that takes no more loses output, which is no reason to end a job.
     fn append(&self, bytes: &[u8]) {
-        let mut file = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
         let room = self.0.max.saturating_sub(*self.0.written.borrow());
         let kept = &bytes[..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
         if kept.is_empty() {
             return;
         }
+        if opened.is_none() {
+            *opened = self.0.home.output().ok();
+        }
+        let Some(file) = &mut *opened else { return };
         if file.write_all(kept).is_ok() {
             self.0
                 .written

@@ -110,12 +110,13 @@ impl WasiRunner {
             running.cloned().collect()
         };
         running.iter().for_each(|job| job.terminate());
-        let all_ended = || join_all(running.iter().map(|job| job.ended()));
-        if timeout(within, all_ended()).await.is_ok() {
+        // Whoever looks after a job has to know of its end before all looking after ends.
+        let all_told = || join_all(running.iter().map(|job| job.told()));
+        if timeout(within, all_told()).await.is_ok() {
             return 0;
         }
         let lost = running.iter().filter(|job| job.lose()).count();
-        all_ended().await;
+        all_told().await;
         lost
     }
 
@@ -205,34 +206,33 @@ impl Runner for WasiRunner {
                 Ok((program, made))
             })
         };
-        let (program, made) = created.await.map_err(refused)??;
+        let (program, home) = created.await.map_err(refused)??;
         if ticket.ask(&name.to_string()) != engine::Leave::Given {
             self.remove(name).await?;
             return Err(LaunchError::Withdrawn);
         }
-        let marked = self.on_disk("start", |_| made.mark_started().map(|()| made));
-        let made = match marked.await {
-            Ok(made) => made,
-            Err(error) => {
-                self.remove(name).await?;
-                return Err(LaunchError::Refused(error.detail));
-            }
+        let marked = {
+            let home = home.clone();
+            self.on_disk("start", move |_| home.mark_started())
         };
-        let looked_at = made.data.try_clone().map_err(refused)?;
+        if let Err(error) = marked.await {
+            self.remove(name).await?;
+            return Err(LaunchError::Refused(error.detail));
+        }
         let (stdin, own_stdin) = tokio::io::duplex(1);
         let given = Given {
             env: permit
                 .env()
                 .map(|(name, value)| (name.to_owned(), value.reveal().to_owned()))
                 .collect(),
-            data: made.data,
+            home: home.clone(),
             memory_max: permit.memory_bytes(),
             site: site(permit),
             stdin: own_stdin,
-            output: Output::new(made.output, self.output_max),
+            output: Output::new(home.clone(), self.output_max),
         };
         let bounds = Bounds {
-            data: looked_at,
+            home,
             data_max: self.data_max,
         };
         let start = || {

@@ -16,6 +16,7 @@ use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup;
 use wasmtime_wasi::p2::bindings::{Command, CommandPre};
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 
+use crate::disk::Home;
 use crate::network::Site;
 use crate::output::Output;
 
@@ -90,7 +91,7 @@ pub(crate) struct Program {
 /// What one run is given.
 pub(crate) struct Given {
     pub(crate) env: Vec<(String, String)>,
-    pub(crate) data: cap_std::fs::Dir,
+    pub(crate) home: Home,
     pub(crate) memory_max: u64,
     /// The one place that it can reach.
     pub(crate) site: Option<Arc<Site>>,
@@ -150,7 +151,7 @@ async fn call(instance: &Command, store: &mut Store<Guest>) -> wasmtime::Result<
 pub(crate) struct Guest {
     wasi: WasiCtx,
     table: ResourceTable,
-    data: cap_std::fs::Dir,
+    home: Home,
     site: Option<Arc<Site>>,
     memory: u64,
     memory_max: u64,
@@ -162,7 +163,7 @@ impl Guest {
     fn new(given: Given) -> Self {
         let Given {
             env,
-            data,
+            home,
             memory_max,
             site,
             stdin,
@@ -193,7 +194,7 @@ impl Guest {
         Self {
             wasi: wasi.build(),
             table,
-            data,
+            home,
             site,
             memory: 0,
             memory_max,
@@ -225,7 +226,7 @@ impl HasData for Own {
 impl preopens::Host for &mut Guest {
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
         let dir = Dir::new(
-            self.data.try_clone()?.into_std_file(),
+            self.home.data()?.into_std_file(),
             FsPerms::ReadWrite,
             OpenMode::READ | OpenMode::WRITE,
             false,

@@ -25,18 +25,23 @@ pub(crate) struct Size {
     pub(crate) on_disk: u64,
 }
 
+impl Default for Size {
+    /// That of a tree without anything in it.
+    fn default() -> Self {
+        let files = Leftovers {
+            media_bytes: 0,
+            total_bytes: 0,
+        };
+        Self { files, on_disk: 0 }
+    }
+}
+
 /// Sums up what is below a directory. Stops counting once more than `enough` bytes are on disk.
 ///
 /// # Errors
 /// Also when directories are moved while they are looked at.
 pub(crate) fn size(dir: impl AsFd, enough: u64) -> io::Result<Size> {
-    let mut size = Size {
-        files: Leftovers {
-            media_bytes: 0,
-            total_bytes: 0,
-        },
-        on_disk: 0,
-    };
+    let mut size = Size::default();
     walk(
         dir,
         |Entry {
