@@ -171,11 +171,33 @@ impl Bench {
         inputs: &[(&str, &str)],
         change: impl FnOnce(&mut JobGrants),
     ) -> LaunchPermit {
+        let plan = self.plan(job, (image, image_id), inputs);
+        self.gate(image, change).authorize(plan).unwrap()
+    }
+
+    /// Leave for job `job` to send in again what the container of another permit left.
+    pub(crate) fn permit_to_resend(
+        &self,
+        job: u8,
+        (image, image_id): &(ImageRef, ImageId),
+        source: &LaunchPermit,
+    ) -> LaunchPermit {
+        let mut plan = self.plan(job, (image, image_id), &[]);
+        plan.resends = Some((source.name().job().clone(), source.name().attempt()));
+        self.gate(image, |_| {}).authorize(plan).unwrap()
+    }
+
+    fn plan(
+        &self,
+        job: u8,
+        (image, image_id): (&ImageRef, &ImageId),
+        inputs: &[(&str, &str)],
+    ) -> LaunchPlan {
         let inputs: BTreeMap<String, Secret> = inputs
             .iter()
             .map(|(name, value)| ((*name).to_owned(), Secret::new(*value)))
             .collect();
-        let plan = LaunchPlan {
+        LaunchPlan {
             job: JobId::from_random([job; JobId::LEN]),
             attempt: 1,
             kind: JobKind::Recording,
@@ -187,8 +209,7 @@ impl Bench {
             site_url: None,
             inputs,
             resends: None,
-        };
-        self.gate(image, change).authorize(plan).unwrap()
+        }
     }
 
     /// Runs an image's container to its end and gives what it printed.

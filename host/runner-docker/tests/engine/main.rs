@@ -15,4 +15,5 @@ mod leaving;
 mod living;
 mod pulling;
 mod registry;
+mod resending;
 mod uncertain;

@@ -4,11 +4,14 @@
  *   ignore     wait for ever, deaf to SIGTERM
  *   exit=N     exit with N
  *   file=P:N   write N bytes to file P, making its folder
+ *   remove=P   remove file P; exit with 92 if there is none
  *   print=N    write N lines to stdout and to stderr, taking turns
  *   status     print what the kernel says about this process, and the environment
  *   syscalls   try calls, and print name and error number of each
  *   eat        use memory until killed
  *   fork       start processes until refused, and print how many there were
+ *
+ * When its last argument is "resend", only what has "resend:" in front, else only what has not.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -161,12 +164,18 @@ static void forks(void) {
 }
 
 int main(int argc, char **argv) {
-    for (int i = 1; i < argc; i++) {
-        char *what = argv[i], *value = strchr(what, '=');
+    int resend = argc > 1 && !strcmp(argv[argc - 1], "resend");
+    for (int i = 1; i < argc - resend; i++) {
+        char *what = argv[i];
+        int marked = !strncmp(what, "resend:", 7);
+        if (marked != resend) continue;
+        if (marked) what += 7;
+        char *value = strchr(what, '=');
         if (value) *value++ = 0;
         if (!strcmp(what, "hold")) hold(atoi(value));
         else if (!strcmp(what, "exit")) return atoi(value);
         else if (!strcmp(what, "file")) file(value);
+        else if (!strcmp(what, "remove")) { if (unlink(value)) return 92; }
         else if (!strcmp(what, "print")) print(atoi(value));
         else if (!strcmp(what, "status")) status();
         else if (!strcmp(what, "syscalls")) syscalls();
