@@ -37,25 +37,28 @@ pub(crate) struct Answer {
     waiters: AtomicUsize,
     refused: Notify,
     told: SetOnce<Told>,
+    /// Whether whoever waited did so before a restart, and may have been told anything.
+    before_restart: bool,
 }
 
 impl Answer {
     /// An answer that is open. It wants its first waiter before the job's task begins.
     pub(crate) fn open() -> Arc<Self> {
-        Self::at(OPEN)
+        Self::at(OPEN, false)
     }
 
     /// The answer of a job found after a restart: whoever waited for it is gone.
     pub(crate) fn given() -> Arc<Self> {
-        Self::at(REFUSED)
+        Self::at(REFUSED, true)
     }
 
-    fn at(stage: u8) -> Arc<Self> {
+    fn at(stage: u8, before_restart: bool) -> Arc<Self> {
         Arc::new(Self {
             stage: AtomicU8::new(stage),
             waiters: AtomicUsize::new(0),
             refused: Notify::new(),
             told: SetOnce::new(),
+            before_restart,
         })
     }
 
@@ -93,6 +96,12 @@ impl Answer {
     /// Whether success may be told; from here on a refusal comes too late.
     pub(crate) fn accept(&self) -> bool {
         self.swap(ADMITTED, ACCEPTED)
+    }
+
+    /// Whether a container that is found running may go on: nobody was told that it would not,
+    /// and from here on nobody is.
+    pub(crate) fn adopt(&self) -> bool {
+        self.before_restart || self.accept() || self.stage.load(Ordering::Acquire) == ACCEPTED
     }
 
     /// Gives the start up unless it runs. True when that is so now.

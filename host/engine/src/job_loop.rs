@@ -15,6 +15,7 @@ use crate::measure::{self, Counted};
 use crate::resend::Source;
 use crate::rules::{duty, step};
 use crate::submit::AllInputs;
+use crate::supervise::supervise;
 use crate::{DeleteError, FaultPoint, JobView, ResendError, StopError};
 
 /// The pause before something that failed is tried again: grows from the first to the second.
@@ -99,6 +100,15 @@ impl JobLoop {
         (Self::new(shared, view, answer, Some(launchable)), waiter)
     }
 
+    /// The task of a job whose last one panicked, with the answer that its clients wait for.
+    pub(crate) fn taken_up_again(
+        shared: &Arc<Shared>,
+        view: Arc<JobView>,
+        answer: Arc<Answer>,
+    ) -> Self {
+        Self::new(shared, view, answer, None)
+    }
+
     /// The task of a job found in the store after a restart.
     pub(crate) fn recovered(shared: &Arc<Shared>, view: Arc<JobView>) -> Self {
         Self::new(shared, view, Answer::given(), None)
@@ -139,10 +149,11 @@ impl JobLoop {
     pub(crate) fn spawn(self) {
         let span = info_span!(parent: None, "job", id = %self.job.id, kind = %self.job.kind);
         let tasks = self.shared.tasks.clone();
-        tasks.spawn(self.run().instrument(span));
+        tasks.spawn(supervise(self).instrument(span));
     }
 
-    async fn run(mut self) {
+    /// Does what there is to do until the job has no duty left or the service ends.
+    pub(crate) async fn run(mut self) {
         loop {
             let event = match duty(&self.job) {
                 Duty::Prepare { give_up_at } => self.prepare(give_up_at).await,

@@ -21,6 +21,7 @@ mod resend;
 mod slots;
 mod submission;
 mod submit;
+mod supervise;
 mod sweep;
 
 #[cfg(any(test, feature = "simulation"))]

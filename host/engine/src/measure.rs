@@ -20,6 +20,7 @@ const SLOTS: &str = "offloader_job_slots";
 const SLOTS_USED: &str = "offloader_job_slots_used";
 const ERRORS: &str = "offloader_engine_errors_total";
 const RECOVERIES: &str = "offloader_recoveries_total";
+const PANICS: &str = "offloader_job_panics_total";
 const STRAYS: &str = "offloader_strays";
 const STRAYS_REMOVED: &str = "offloader_strays_removed_total";
 const UNSENT: &str = "offloader_unsent_bytes";
@@ -39,6 +40,10 @@ pub(crate) fn describe(slots: &Slots) {
     describe_gauge!(SLOTS_USED, "Jobs that are active");
     describe_counter!(ERRORS, "Errors of the container engine, by operation");
     describe_counter!(RECOVERIES, "Jobs that were taken up after a restart");
+    describe_counter!(
+        PANICS,
+        "Faults of the service at which a job was taken up again"
+    );
     describe_gauge!(
         STRAYS,
         "Containers and volumes that no job looks after, at the last look"
@@ -62,6 +67,7 @@ pub(crate) fn describe(slots: &Slots) {
     gauge!(UNSENT).increment(0.0);
     gauge!(NEXT_REMOVAL).set(0.0);
     counter!(RECOVERIES).increment(0);
+    counter!(PANICS).increment(0);
     gauge!(STRAYS).set(0);
     counter!(STRAYS_REMOVED).increment(0);
 }
@@ -191,6 +197,11 @@ pub(crate) fn engine_error(error: &RunnerError) {
 /// A job was taken up after a restart.
 pub(crate) fn recovery() {
     counter!(RECOVERIES).increment(1);
+}
+
+/// The task of a job panicked.
+pub(crate) fn task_panicked() {
+    counter!(PANICS).increment(1);
 }
 
 /// A container was removed whose job is over.

@@ -72,6 +72,8 @@ pub(crate) struct World {
     /// Whether pulls give another image from now on.
     pub(crate) other_image: bool,
     pub(crate) down: bool,
+    /// At which further calls the runner panics, one after the other.
+    pub(crate) panics: Vec<&'static str>,
     /// Whether nobody can look into volumes.
     pub(crate) blind: bool,
     described: BTreeMap<ContainerName, Described>,
@@ -88,6 +90,10 @@ pub(crate) enum LaunchPlay {
     Gone,
     /// The same, and the answer is lost.
     GoneUnseen,
+    /// Starts and panics.
+    Panics,
+    /// Starts, and the container engine is away from then on; panics too.
+    PanicsAndDown,
     /// Takes this long before the ticket is asked.
     Slow(Duration),
 }
@@ -106,6 +112,15 @@ impl ScriptedRunner {
             Err(unreachable())
         } else {
             Ok(world)
+        }
+    }
+
+    /// Panics if the script says so.
+    fn may_panic(&self, at: &'static str) {
+        let first = self.world().panics.first().copied();
+        if first == Some(at) {
+            self.world().panics.remove(0);
+            panic!("the script says so, at {at}");
         }
     }
 
@@ -238,6 +253,7 @@ fn unreachable() -> RunnerError {
 #[async_trait]
 impl Runner for ScriptedRunner {
     async fn prepare(&self, image: &ImagePermit) -> Result<ImageId, PrepareError> {
+        self.may_panic("prepare");
         let play = {
             let mut world = self.up()?;
             world.seen.push(format!("pull {}", image.image()));
@@ -320,6 +336,11 @@ impl Runner for ScriptedRunner {
                 Err(LaunchError::Engine(unreachable()))
             }
             Some(LaunchPlay::AnswerLost) => Err(LaunchError::Engine(unreachable())),
+            Some(LaunchPlay::Panics) => panic!("the script says so, after the start"),
+            Some(LaunchPlay::PanicsAndDown) => {
+                self.world().down = true;
+                panic!("the script says so, after the start")
+            }
             _ => Ok(Launched { at }),
         }
     }
@@ -333,6 +354,7 @@ impl Runner for ScriptedRunner {
     }
 
     async fn changed(&self, name: &ContainerName) -> Result<(), RunnerError> {
+        self.may_panic("changed");
         let watch = self
             .up()?
             .containers
@@ -400,6 +422,7 @@ impl Runner for ScriptedRunner {
     }
 
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError> {
+        self.may_panic("remove");
         let mut world = self.up()?;
         world.seen.push(format!("remove {name}"));
         world.containers.remove(name);

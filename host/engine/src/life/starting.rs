@@ -259,7 +259,11 @@ impl JobLoop {
         match self.sight().await {
             None => Event::Leave,
             Some(Sighting::Absent | Sighting::Created) => self.interrupted(),
-            Some(Sighting::Running { since }) => Event::Known(Fact::Launched { at: since }),
+            Some(Sighting::Running { since }) if self.job.ever_ran() || self.answer.adopt() => {
+                Event::Known(Fact::Launched { at: since })
+            }
+            // Its clients were told otherwise since then.
+            Some(Sighting::Running { .. }) => self.too_late(),
             Some(Sighting::Ended(exit)) => self.exited(exit).await,
             Some(Sighting::Lost) => self.lost(EndReason::RuntimeLost).await,
         }
