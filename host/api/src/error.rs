@@ -221,15 +221,12 @@ impl ApiError {
 
     /// What a job left could not be had.
     pub(crate) fn files(id: &JobId, error: &FilesError) -> Self {
-        let text = format!("failed to get files of job {id}: {error}");
+        let what = format!("failed to get files of job {id}: ");
         match error {
-            FilesError::Running | FilesError::ContainerGone { .. } => {
-                Self::new(StatusCode::CONFLICT, text)
+            FilesError::Running | FilesError::BeingResent(_) | FilesError::ContainerGone { .. } => {
+                Self::new(StatusCode::CONFLICT, format!("{what}{error}"))
             }
-            FilesError::Engine(error) if error.unreachable => {
-                Self::later(StatusCode::SERVICE_UNAVAILABLE, text, SOON)
-            }
-            FilesError::Engine(_) => Self::new(StatusCode::BAD_GATEWAY, text),
+            FilesError::Engine(error) => Self::runner(&what, error),
         }
     }
 

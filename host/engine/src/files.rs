@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::{Job, JobId, State};
+use domain::{Attempt, Delivery, Job, JobId, State};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -28,7 +28,8 @@ impl Engine {
     /// left nothing or that was removed. What earlier attempts had to send was sent: there is no
     /// further attempt beside undelivered work.
     ///
-    /// When the removal of the files begins meanwhile, the archive ends with an error.
+    /// When the files begin to be removed meanwhile, or to be sent in again, the archive ends with
+    /// an error.
     ///
     /// # Errors
     /// When they cannot be had at the moment.
@@ -36,33 +37,49 @@ impl Engine {
         if job.state.lifecycle().holds_slot() {
             return Err(FilesError::Running);
         }
-        let ran = |attempt: &&domain::Attempt| attempt.running_at.is_some();
-        let Some(attempt) = job.attempts.iter().rev().find(ran) else {
+        if let Some(resend) = self.being_resent(job) {
+            return Err(FilesError::BeingResent(resend));
+        }
+        let ran = |attempt: &&Attempt| attempt.running_at.is_some();
+        let (Some(delivery), Some(attempt)) = (kept(job), job.attempts.iter().rev().find(ran))
+        else {
             return Ok(None);
         };
-        if !is_kept(&job.state) {
-            return Ok(None);
-        }
         let name = self.shared.gate.container_name(&job.id, attempt.number);
         let files = self.shared.ports.runner.files(&name).await?;
         let (engine, id) = (self.clone(), job.id.clone());
-        // A removal is saved before it begins, so none has begun if none is saved at the end.
-        let last = stream::once(async move { engine.are_kept(&id).await });
+        let last = stream::once(async move { engine.are_kept(&id, delivery).await });
         Ok(files.map(|files| files.chain(last.try_filter_map(nothing)).boxed()))
     }
 
-    async fn are_kept(&self, id: &JobId) -> Result<(), RunnerError> {
+    /// Whether files are still as they were when their delivery was that. A removal is saved before
+    /// it begins, so none has begun if none is saved; and whoever sends them in tells.
+    async fn are_kept(&self, id: &JobId, delivery: Delivery) -> Result<(), RunnerError> {
         match self.shared.view(id).await {
-            Ok(Some(view)) if is_kept(&view.job.state) => Ok(()),
-            Ok(_) => Err(failed("they were removed meanwhile".to_owned())),
+            Ok(Some(view))
+                if kept(&view.job) == Some(delivery) && self.being_resent(&view.job).is_none() =>
+            {
+                Ok(())
+            }
+            Ok(_) => Err(failed("they were removed or sent in meanwhile".to_owned())),
             Err(error) => Err(failed(error.to_string())),
         }
     }
+
+    /// The job that sends in again what this one keeps.
+    fn being_resent(&self, job: &Job) -> Option<JobId> {
+        let owner = job.resends.as_ref().unwrap_or(&job.id);
+        self.shared.live.resend_under_way(owner)
+    }
 }
 
-/// Whether what an ended job left is there still, as far as that is for the service to say.
-fn is_kept(state: &State) -> bool {
-    matches!(state, State::Ended(_) | State::Retained { .. })
+/// What became of the work that is kept; `None` when none is, as far as that is for the service to
+/// say.
+fn kept(job: &Job) -> Option<Delivery> {
+    match job.state {
+        State::Ended(end) | State::Retained { end, .. } => Some(end.delivery),
+        _ => None,
+    }
 }
 
 async fn nothing((): ()) -> Result<Option<Bytes>, RunnerError> {
@@ -139,7 +156,52 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use domain::Lifecycle;
+    use tokio::time::sleep;
+
     use super::*;
+    use crate::scripted::{Script, Stage, recording};
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_are_sent_in_again_are_not_fetched_meanwhile_nor_in_part() {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let mut stage = Stage::default();
+        {
+            let mut world = stage.runner.world();
+            world.offers_resend = true;
+            world.script = Script {
+                runs_for: Some(MINUTE),
+                media_left: 5000,
+                ..Script::default()
+            };
+            world.resend_script.runs_for = Some(MINUTE);
+        }
+        let engine = stage.engine().await;
+        let id = engine.submit(recording('a')).await.unwrap().job.id.clone();
+        let job = async || Arc::clone(&engine.job(&id).await.unwrap().unwrap().job);
+        let running = engine.files(&*job().await).await.err();
+        assert!(matches!(running, Some(FilesError::Running)), "{running:?}");
+        sleep(MINUTE * 2).await;
+        let kept = job().await;
+        assert_eq!(kept.state.lifecycle(), Lifecycle::Retained);
+        let whole = engine.files(&kept).await.unwrap().unwrap();
+        whole.try_collect::<Vec<_>>().await.unwrap();
+
+        let (early, late) = (engine.files(&kept).await, engine.files(&kept).await);
+        let resend = engine.resend(&id).await.unwrap().job.id.clone();
+        let refused = engine.files(&kept).await.err();
+        assert!(
+            matches!(&refused, Some(FilesError::BeingResent(by)) if *by == resend),
+            "{refused:?}"
+        );
+        let meanwhile = early.unwrap().unwrap().try_collect::<Vec<_>>().await;
+        assert!(meanwhile.is_err(), "they are being sent in");
+        sleep(MINUTE * 2).await;
+        let after = late.unwrap().unwrap().try_collect::<Vec<_>>().await;
+        assert!(after.is_err(), "they were sent in");
+        let sent = engine.files(&*job().await).await.unwrap().unwrap();
+        sent.try_collect::<Vec<_>>().await.unwrap();
+    }
 
     #[tokio::test]
     async fn what_is_written_arrives_whole_and_in_order() {

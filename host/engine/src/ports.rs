@@ -286,6 +286,9 @@ pub enum FilesError {
     /// It still works on it.
     #[error("job is running")]
     Running,
+    /// Another job works on it: that which sends it in again.
+    #[error("job {0} is sending them in again")]
+    BeingResent(JobId),
     /// The runner reads a volume through its container, and somebody removed that.
     #[error("its container is gone; its volume {volume} still has them: {by_hand}")]
     ContainerGone {

@@ -59,13 +59,15 @@ fn next_warning(since: Timestamp, until: Timestamp, last: Timestamp) -> Option<T
         .find(|at| *at > last)
 }
 
-/// A time that is left, in the unit that people would use; always a little less than it is.
+/// A time that is left, in the unit that people would use: rounded down, but to the next minute
+/// where half of one is missing.
 #[must_use]
 pub fn in_words(time: Duration) -> String {
     let seconds = time.as_secs();
-    let units = [(86_400, "days"), (3600, "hours"), (60, "minutes")];
-    match units.into_iter().find(|(unit, _)| seconds >= 2 * unit) {
-        Some((unit, name)) => format!("{} {name}", seconds / unit),
+    let minutes = (seconds + 30) / 60;
+    let units = [(24 * 60, "days"), (60, "hours"), (1, "minutes")];
+    match units.into_iter().find(|(unit, _)| minutes >= 2 * unit) {
+        Some((unit, name)) => format!("{} {name}", minutes / unit),
         None => format!("{seconds} seconds"),
     }
 }
@@ -132,7 +134,7 @@ mod tests {
         let warnings = log.warnings();
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         for words in [
-            "unsent_bytes=7",
+            "unsent_bytes=17",
             "30 minutes",
             &format!("offloader jobs fetch {id}`"),
             &format!("offloader jobs resend {id}`"),
@@ -146,7 +148,7 @@ mod tests {
         sleep(MINUTE).await;
         let warnings = log.warnings();
         assert_eq!(warnings.len(), 2, "{warnings:?}");
-        assert!(warnings[1].contains("18 minutes"), "{warnings:?}");
+        assert!(warnings[1].contains("19 minutes"), "{warnings:?}");
         sleep(MINUTE * 20).await;
         let removed = engine.job(id).await.unwrap().unwrap();
         assert_eq!(removed.job.state.lifecycle(), Lifecycle::Removed);
@@ -195,13 +197,14 @@ mod tests {
     fn times_are_told_in_units_of_their_size() {
         for (seconds, words) in [
             (0, "0 seconds"),
-            (119, "119 seconds"),
-            (120, "2 minutes"),
-            (7199, "119 minutes"),
-            (7200, "2 hours"),
-            (172_799, "47 hours"),
-            (172_800, "2 days"),
-            (2_591_999, "29 days"),
+            (89, "89 seconds"),
+            (90, "2 minutes"),
+            (7169, "119 minutes"),
+            (7170, "2 hours"),
+            (172_769, "47 hours"),
+            (172_770, "2 days"),
+            (604_799, "7 days"),
+            (604_700, "6 days"),
         ] {
             assert_eq!(in_words(Duration::from_secs(seconds)), words);
         }
