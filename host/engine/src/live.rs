@@ -92,18 +92,16 @@ impl LiveJobs {
         jobs.by_id.insert(id, live);
     }
 
+    /// The task of job `id` has ended. One that panicked is taken up again, and whoever waits for it
+    /// goes on to wait.
     pub(crate) fn remove(&self, id: &JobId) {
         let mut jobs = self.write();
-        let Some(live) = jobs.by_id.remove(id) else {
-            return;
-        };
-        if let Some(of) = resends(&live.job())
-            && let Some(resends) = jobs.resends.get_mut(of)
-        {
-            resends.remove(id);
-            if resends.is_empty() {
-                jobs.resends.remove(of);
-            }
+        jobs.by_id.remove(id);
+        if !std::thread::panicking() {
+            jobs.resends.retain(|_, resends| {
+                resends.remove(id);
+                !resends.is_empty()
+            });
         }
     }
 
@@ -112,20 +110,22 @@ impl LiveJobs {
     }
 
     /// A job that sends in again what job `id` left and of which anything is left itself.
-    pub(crate) fn resend_of(&self, id: &JobId) -> Option<Arc<Live>> {
-        let jobs = self.read();
-        let first = jobs.resends.get(id)?.first()?;
-        jobs.by_id.get(first).cloned()
+    pub(crate) fn resend_of(&self, id: &JobId) -> Option<JobId> {
+        self.read().resends.get(id)?.first().cloned()
     }
 
     /// The one that may do so now, or may not yet have told what came of it.
     pub(crate) fn resend_under_way(&self, id: &JobId) -> Option<JobId> {
         let jobs = self.read();
         // One that is removed after it ran is kept before; any other may run until it is gone.
-        let under_way = |id: &&JobId| {
-            let job = jobs.by_id.get(*id).map(|live| live.job());
-            job.is_some_and(|job| job.state.lifecycle() != Lifecycle::Retained)
+        let is_kept = |id: &&JobId| {
+            let live = jobs.by_id.get(*id);
+            live.is_some_and(|live| live.job().state.lifecycle() == Lifecycle::Retained)
         };
-        jobs.resends.get(id)?.iter().find(under_way).cloned()
+        jobs.resends
+            .get(id)?
+            .iter()
+            .find(|id| !is_kept(id))
+            .cloned()
     }
 }

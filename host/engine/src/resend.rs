@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use domain::{Attempt, ImageId, ImageRef, Job, JobId, State, Timestamp};
+use domain::{Attempt, EndReason, ImageId, ImageRef, Job, JobId, State, Timestamp};
 use gate::Origin;
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, info, info_span};
@@ -126,8 +126,13 @@ async fn resend(shared: &Arc<Shared>, id: JobId, of: &JobId) -> Result<Arc<JobVi
     let Some(live) = shared.live.get(of) else {
         let job = shared.ports.store.job(of).await?;
         let job = job.ok_or(ResendError::Unknown)?;
-        // What is kept has a task.
-        return Err(check(&job).err().unwrap_or(ResendError::NothingUnsent));
+        check(&job)?;
+        // What is kept has a task, or will have one again.
+        let not_started = SubmitError::NotStarted {
+            reason: EndReason::Interrupted,
+            detail: "nobody looks after the job at the moment".to_owned(),
+        };
+        return Err(not_started.into());
     };
     let source = live.job();
     check(&source)?;

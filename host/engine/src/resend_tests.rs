@@ -268,3 +268,24 @@ async fn a_store_that_was_lost_learns_of_both_and_the_volume_stays() {
     };
     assert!(removed(&resend).unwrap() < removed(&id).unwrap());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_its_task_removes_nothing_and_tells_all_the_same() {
+    let (stage, engine, id) = unsent().await;
+    // The one that sends: what is kept is due meanwhile, and is not deleted either.
+    stage.runner.world().panics = vec!["changed"];
+    let resend = engine.resend(&id).await.unwrap().job.id.clone();
+    tokio::task::yield_now().await;
+    assert!(stage.runner.world().panics.is_empty());
+    let deleted = engine.delete(&id).await;
+    assert!(matches!(deleted, Err(DeleteError::BeingResent(by)) if by == resend));
+    assert!(matches!(
+        engine.resend(&id).await,
+        Err(ResendError::UnderWay(_))
+    ));
+    sleep(2 * MINUTE).await;
+    assert_eq!(delivery(&job(&engine, &id).await), Delivery::Delivered);
+    let sent = job(&engine, &resend).await;
+    assert_eq!(sent.state.lifecycle(), Lifecycle::Removed);
+    assert_eq!(stage.runner.starts(), 2);
+}

@@ -40,7 +40,7 @@ pub(crate) async fn supervise(mut job_loop: JobLoop) {
             pause = (pause * 2).min(PAUSE.1);
             match shared.view(&id).await {
                 // Its record was removed already: nothing is left to be done.
-                Ok(None) => return,
+                Ok(None) => return shared.live.remove(&id),
                 Ok(Some(view)) => break view,
                 Err(error) => error!(%error, "the job cannot be read; trying again"),
             }

@@ -77,8 +77,7 @@ impl JobLoop {
         match self.shared.live.resend_of(&self.job.id) {
             None => Some(deleter),
             Some(resend) => {
-                let error = DeleteError::BeingResent(resend.job().id.clone());
-                drop(deleter.send(Err(error)));
+                drop(deleter.send(Err(DeleteError::BeingResent(resend))));
                 None
             }
         }

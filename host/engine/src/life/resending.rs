@@ -80,15 +80,19 @@ impl JobLoop {
 /// service ends first.
 async fn tell_resent(shared: &Shared, of: &JobId) -> bool {
     let mut pause = FIRST_PAUSE;
-    while let Some(live) = shared.live.get(of) {
-        let (reply, told) = oneshot::channel();
+    loop {
         let telling = async {
+            let Some(live) = shared.live.get(of) else {
+                // What is kept has a task, or will have one again.
+                let job = shared.ports.store.job(of).await.ok()?;
+                return (!job.is_some_and(|job| job.keeps_unsent())).then_some(());
+            };
+            let (reply, told) = oneshot::channel();
             live.commands.send(Command::Resent(reply)).await.ok()?;
             told.await.ok()
         };
         tokio::select! {
             biased;
-            // Without an answer its task was at something else, or has ended.
             told = telling => if told.is_some() {
                 return true;
             },
@@ -100,8 +104,6 @@ async fn tell_resent(shared: &Shared, of: &JobId) -> bool {
             () = shared.ending.cancelled() => return false,
         }
     }
-    // Tasks end with the service; that is no sign that nothing is left of their jobs.
-    !shared.ending.is_cancelled()
 }
 
 /// Returns when what job `id` keeps may go: the time to keep it is over, and no job is left that
@@ -119,8 +121,12 @@ pub(crate) async fn keeping_over(shared: &Shared, id: &JobId, until: Option<Time
 /// volume.
 pub(crate) async fn without_resends(shared: &Shared, id: &JobId) {
     while let Some(resend) = shared.live.resend_of(id) {
-        info!(resend = %resend.job().id, "waiting for the job that sends it in again");
-        resend.ended().await;
+        info!(%resend, "waiting for the job that sends it in again");
+        match shared.live.get(&resend) {
+            Some(live) => live.ended().await,
+            // To be taken up again, soon.
+            None => tokio::time::sleep(FIRST_PAUSE).await,
+        }
     }
     // Tasks end with the service, and their containers go on.
     if shared.ending.is_cancelled() {
