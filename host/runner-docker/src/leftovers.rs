@@ -29,7 +29,9 @@ pub(crate) async fn look(
     let archive = match archive::open(client, name, OPERATION, Some(WHOLE)).await {
         Ok(Some(archive)) => archive,
         Ok(None) | Err(FilesError::ContainerGone { .. }) => return Ok(None),
-        Err(FilesError::Running) => return Err(failed("the container still runs".to_owned())),
+        Err(FilesError::Running | FilesError::BeingResent(_)) => {
+            return Err(failed("the container still runs".to_owned()));
+        }
         Err(FilesError::Engine(error)) => return Err(error),
     };
     let counted = spawn_blocking(move || archive::pass(archive, &mut io::sink()));
