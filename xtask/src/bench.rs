@@ -38,6 +38,9 @@ pub(crate) struct Options {
     /// Write the results into this file too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measure what an earlier run has built
+    #[arg(long)]
+    built: bool,
     /// All of them if none is named
     #[arg(value_enum)]
     parts: Vec<Part>,
@@ -94,41 +97,15 @@ struct Bench {
 }
 
 impl Bench {
-    async fn build(layout: &Layout) -> Result<Self> {
-        let step = Step::begin("building the stock policies");
-        let policies = guests::build(layout).await?;
-        let mut build = command(cargo());
-        build
-            .current_dir(layout.root())
-            .args(["build", "--profile", "guest", "--target", TARGET])
-            .args(["--package", "misbehave", "--package", "job-probe"]);
-        run_to_end(&mut build).await?;
-        let step = step.next("building the release of the daemon, and what measures it");
-        let mut build = command(cargo());
-        build
-            .current_dir(layout.root())
-            .args(["build", "--release"]);
-        for package in [
-            "offloader",
-            "offloader-bench",
-            "offloader-policy-host",
-            "offloader-store",
-        ] {
-            build.args(["--package", package]);
-        }
-        build.arg("--bins");
-        for example in ["decisions", "fill", "durable"] {
-            build.args(["--example", example]);
-        }
-        run_to_end(&mut build).await?;
-        step.end();
+    fn at(layout: &Layout) -> Result<Self> {
         let tools = layout.target("release");
+        let guests = layout.target(TARGET).join("guest");
         Ok(Self {
             daemon: tools.join("offloader"),
             tools,
-            policies,
-            hostile: layout.target(TARGET).join("guest/misbehave.wasm"),
-            probe: layout.target(TARGET).join("guest/job-probe.wasm"),
+            policies: layout.target("policies"),
+            hostile: guests.join("misbehave.wasm"),
+            probe: guests.join("job-probe.wasm"),
             dir: fresh_dir(layout.target("bench"))?,
         })
     }
@@ -142,9 +119,44 @@ impl Bench {
     }
 }
 
+/// Builds all that is measured and all that measures.
+async fn build(layout: &Layout) -> Result<()> {
+    let step = Step::begin("building the stock policies");
+    guests::build(layout).await?;
+    let mut build = command(cargo());
+    build
+        .current_dir(layout.root())
+        .args(["build", "--profile", "guest", "--target", TARGET])
+        .args(["--package", "misbehave", "--package", "job-probe"]);
+    run_to_end(&mut build).await?;
+    let step = step.next("building the release of the daemon, and what measures it");
+    let mut build = command(cargo());
+    build
+        .current_dir(layout.root())
+        .args(["build", "--release"]);
+    for package in [
+        "offloader",
+        "offloader-bench",
+        "offloader-policy-host",
+        "offloader-store",
+    ] {
+        build.args(["--package", package]);
+    }
+    build.arg("--bins");
+    for example in ["decisions", "fill", "durable"] {
+        build.args(["--example", example]);
+    }
+    run_to_end(&mut build).await?;
+    step.end();
+    Ok(())
+}
+
 /// Measures what was asked for and prints it as a table.
 pub(crate) async fn run(layout: &Layout, options: &Options) -> Result<()> {
-    let bench = Bench::build(layout).await?;
+    if !options.built {
+        build(layout).await?;
+    }
+    let bench = Bench::at(layout)?;
     let wanted = |part: Part| part.is_among(&options.parts);
     let engine = Engine::find_or_start(layout).await?;
     let mut report = Report::begin().await?;

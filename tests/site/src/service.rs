@@ -129,6 +129,12 @@ impl JobService {
         self.call(Method::GET, "/jobs", None).await
     }
 
+    /// The newest jobs that are in this state.
+    pub async fn list_in(&self, state: &str) -> Result<Answer, ServiceError> {
+        let path = format!("/jobs?state={state}");
+        self.call(Method::GET, &path, None).await
+    }
+
     /// The page of GET /jobs that comes after a job, the first one for an empty id.
     pub async fn list_before(&self, id: &str) -> Result<Answer, ServiceError> {
         let path = match id {

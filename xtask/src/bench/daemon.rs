@@ -26,7 +26,7 @@ pub(super) const ADMIN_SECRET: &str = "the administrator of what is measured";
 
 /// What is common to all configurations. More jobs than any of them runs at a time, because one that
 /// has ended keeps its place until it is tidied up.
-fn common() -> String {
+fn common(instance: &str) -> String {
     format!(
         r#"
 [api]
@@ -34,7 +34,7 @@ security.allow_self_registration = true
 security.enable_admin = true
 security.admin_secret_key = "{ADMIN_SECRET}"
 [jobs]
-instance = "{INSTANCE}"
+instance = "{instance}"
 max_concurrent_jobs = 5000
 "#
     )
@@ -111,9 +111,10 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// A daemon without policies.
+    /// A daemon without policies, which shares no container with those of other names.
     pub(super) fn without_policies(bench: &Bench, name: &str, engine: &str) -> Result<Self> {
-        Self::with_config(bench, name, engine, &common())
+        let config = common(&format!("{INSTANCE}-{name}"));
+        Self::with_config(bench, name, engine, &config)
     }
 
     /// A daemon with the four stock policies, which take what the client asks for to `registry` and to
@@ -124,7 +125,7 @@ impl Daemon {
         engine: &str,
         registry: &str,
     ) -> Result<Self> {
-        let (common, policies) = (common(), bench.policies.display());
+        let (common, policies) = (common(INSTANCE), bench.policies.display());
         let config = format!(
             r#"{common}
 [gate]
@@ -164,7 +165,7 @@ components = {dir:?}
 [jobs.wasi.images]
 "{image}" = {file:?}
 "#,
-            common()
+            common(INSTANCE)
         );
         // Not asked for by this configuration, so that it need not be there.
         Self::with_config(bench, name, "unix:///nowhere.sock", &config)
