@@ -38,7 +38,7 @@ fn under_ci() -> bool {
 }
 
 /// What the tiny images are made of: the host's shell and the few commands that scripts need.
-const PROGRAMS: [&str; 5] = ["sh", "sleep", "mkdir", "cat", "env"];
+const PROGRAMS: [&str; 6] = ["sh", "sleep", "mkdir", "cat", "env", "rm"];
 
 /// The longest that a docker command may take.
 const COMMAND_SECONDS: &str = "60";
@@ -90,13 +90,23 @@ impl TestEngine {
     }
 
     /// Makes an image `REGISTRY/NAME:TAG` that runs a shell script, and returns that reference. The
-    /// script has the programs `sleep`, `mkdir`, `cat` and `env`.
+    /// script has the programs `sleep`, `mkdir`, `cat`, `env` and `rm`.
     pub fn image(&mut self, name_and_tag: &str, script: &str) -> String {
+        self.image_of(name_and_tag, script, &[])
+    }
+
+    /// The same of an image that says that it sends in again what is left: its script finds `resend`
+    /// in `$0` then.
+    pub fn image_that_resends(&mut self, name_and_tag: &str, script: &str) -> String {
+        self.image_of(name_and_tag, script, &["LABEL io.offloader.resend=true"])
+    }
+
+    fn image_of(&mut self, name_and_tag: &str, script: &str, further: &[&str]) -> String {
         let reference = format!("{}/{name_and_tag}", self.registry);
         let dir = tempfile::tempdir().expect("a directory can be made");
         let tar = dir.path().join("root.tar");
         pack_programs(&tar);
-        self.import(&tar, &["/bin/sh", "-c", script], &reference);
+        self.import(&tar, &["/bin/sh", "-c", script], further, &reference);
         reference
     }
 
@@ -109,14 +119,19 @@ impl TestEngine {
             .args(["--create", "--file"])
             .arg(&tar)
             .args(["--directory", "/etc", "hostname"]));
-        self.import(&tar, &["/missing"], &reference);
+        self.import(&tar, &["/missing"], &[], &reference);
         reference
     }
 
-    fn import(&mut self, tar: &Path, entrypoint: &[&str], reference: &str) {
+    fn import(&mut self, tar: &Path, entrypoint: &[&str], further: &[&str], reference: &str) {
         let entrypoint = format!("ENTRYPOINT {}", Value::from(entrypoint.to_vec()));
         let tar = tar.to_str().expect("temporary paths are UTF-8");
-        self.docker(&["import", "--change", &entrypoint, tar, reference]);
+        let mut import = vec!["import", "--change", &entrypoint];
+        for instruction in further {
+            import.extend(["--change", instruction]);
+        }
+        import.extend([tar, reference]);
+        self.docker(&import);
         self.images.push(reference.to_owned());
     }
 

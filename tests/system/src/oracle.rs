@@ -348,10 +348,21 @@ fn compare(
                 "{id} runs, but not as attempt {number}: {of_job:?}"
             ));
         }
-        let volume = volumes.iter().any(|name| name.contains(&format!("-{id}-")));
+        let volume_of = |id: &str| volumes.iter().any(|name| name.contains(&format!("-{id}-")));
+        let volume = volume_of(id);
+        if let Some(source) = job["resends"].as_str() {
+            let over = state == "removed";
+            if volume || (!over && !volume_of(source)) {
+                wrong.push(format!(
+                    "{id} has a volume of its own, or {source} has none"
+                ));
+            }
+        }
         match state {
             "running" | "stopping" => {}
-            "retained" if !volume => wrong.push(format!("{id} is kept, and its volume is gone")),
+            "retained" if !volume && job["resends"].is_null() => {
+                wrong.push(format!("{id} is kept, and its volume is gone"))
+            }
             "retained" => {}
             "removed" if !of_job.is_empty() || volume => {
                 wrong.push(format!("{id} is removed, and left {of_job:?} or a volume"));
@@ -374,7 +385,11 @@ fn attempts(job: &Value) -> impl Iterator<Item = &Value> {
     job["attempts"].as_array().into_iter().flatten()
 }
 
+/// Sending it in again is no work of its own.
 fn is_of_work(job: &Value, work: &str) -> bool {
+    if job["resends"].is_string() {
+        return false;
+    }
     let inputs = &job["input_data"];
     inputs["recording_id"] == work || inputs["transcription_id"] == work
 }

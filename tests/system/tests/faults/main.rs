@@ -14,6 +14,7 @@ mod ending;
 mod engine;
 mod hook;
 mod plan;
+mod resending;
 mod resources;
 mod scenarios;
 mod starting;
