@@ -1,10 +1,13 @@
 //! Jobs at the end of the process that they run in, and after it.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::{JobKind, Leftovers, Timestamp};
 use engine::{LaunchError, Runner as _, Sighting};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::place::{IMAGE, Place, Started, permit, start, ticket};
 
@@ -16,6 +19,30 @@ async fn asked_to_end_in_time_a_job_ends_as_it_wants() {
     assert_eq!(started.exit().await.code, 1);
     let left = started.runner.leftovers(&started.name).await.unwrap();
     assert_eq!(left.unwrap().media_bytes, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_the_end_who_waits_for_a_job_is_told_before_all_is_over() {
+    // Without that it goes wrong in one of ten or so.
+    for _ in 0..10 {
+        let place = Place::new();
+        let started = Arc::new(start(&place, "wait").await);
+        let over = CancellationToken::new();
+        let told = tokio::spawn({
+            let (started, over) = (Arc::clone(&started), over.clone());
+            async move {
+                tokio::select! {
+                    biased;
+                    changed = started.runner.changed(&started.name) => changed.is_ok(),
+                    () = over.cancelled() => false,
+                }
+            }
+        });
+        sleep(Duration::from_millis(20)).await;
+        assert_eq!(started.runner.shut_down(Duration::from_secs(60)).await, 0);
+        over.cancel();
+        assert!(told.await.unwrap());
+    }
 }
 
 #[tokio::test]
