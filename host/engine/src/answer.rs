@@ -192,7 +192,7 @@ mod tests {
         let (first, second) = (answer.wait().unwrap(), answer.wait().unwrap());
         assert!(answer.admit());
         assert!(first.leave().is_ok());
-        let second = second.leave().err().expect("somebody has to refuse it");
+        let second = second.leave().expect_err("somebody has to refuse it");
         assert!(second.refuse());
         assert!(!answer.accept());
     }

@@ -106,6 +106,12 @@ fn each_failure_has_its_exit_code_and_no_secret_in_its_words() {
             1,
             "only the administrator",
         ),
+        (jobs(&url, &[ADMIN], &["resend", id]), 4, "not found"),
+        (
+            jobs(&url, &client, &["resend", "--follow", id]),
+            1,
+            "only the administrator",
+        ),
         (
             jobs(&url, &[wrong], &["list"]),
             1,

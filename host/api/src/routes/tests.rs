@@ -66,7 +66,7 @@ async fn unknown_paths_and_methods() {
         ("GET", "/jobs/ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
         ("GET", "/jobs/..%2F..%2Fetc"),
         ("DELETE", "/jobs/../version"),
-        ("GET", "/jobs/aaaaaaaaaaaaaaaaaaaaaaaaaa/files"),
+        ("GET", "/jobs/aaaaaaaaaaaaaaaaaaaaaaaaaa/volume"),
         ("POST", "/version"),
         ("GET", "/login"),
         ("GET", "/register"),

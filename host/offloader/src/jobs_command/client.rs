@@ -30,6 +30,8 @@ use crate::config::Environment;
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long an answer may be silent. Deleting waits for the container engine for half a minute.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long a job may take to run; the service answers in the time that it is configured with.
+const START: Duration = Duration::from_secs(15 * 60);
 /// How long a connection may be idle until it is looked whether the other end is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Jobs on a page of the service.
@@ -79,6 +81,9 @@ pub(crate) enum Failure {
         /// With what words.
         text: String,
     },
+    /// It was done, and did not come to a good end.
+    #[error("{0}")]
+    Undelivered(String),
     /// What was answered cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -96,11 +101,19 @@ impl Failure {
     /// The program's exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused { status, .. } if *status == StatusCode::NOT_FOUND => 4,
-            Self::Refused { .. } | Self::Output(_) | Self::Unwritten { .. } => 1,
+            _ if self.is_not_found() => 4,
+            Self::Refused { .. }
+            | Self::Undelivered(_)
+            | Self::Output(_)
+            | Self::Unwritten { .. } => 1,
             Self::Unusable(_) => 2,
             Self::Unreached(_) => 3,
         }
+    }
+
+    /// Whether what was asked for is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status == StatusCode::NOT_FOUND)
     }
 
     fn unreached(url: &str, error: impl Error + Send + Sync + 'static) -> Self {
@@ -108,8 +121,8 @@ impl Failure {
         Self::Unreached(format!("{url}: {:#}", anyhow::Error::from(error)))
     }
 
-    fn silent(url: &str) -> Self {
-        let limit = SILENCE.as_secs();
+    fn silent(url: &str, limit: Duration) -> Self {
+        let limit = limit.as_secs();
         Self::Unreached(format!("{url}: nothing came for {limit} seconds"))
     }
 }
@@ -192,6 +205,12 @@ impl Client {
         self.read(self.ask(Method::POST, path).await?).await
     }
 
+    /// The same of a job that is to be started, which is answered once it runs.
+    pub(crate) async fn start(&self, path: &str) -> Result<Value, Failure> {
+        self.read(self.ask_within(START, Method::POST, path).await?)
+            .await
+    }
+
     /// What the service says about what is gone, if anything.
     pub(crate) async fn delete(&self, path: &str) -> Result<Option<Value>, Failure> {
         let answer = self.ask(Method::DELETE, path).await?;
@@ -218,14 +237,23 @@ impl Client {
     }
 
     async fn ask(&self, method: Method, path: &str) -> Result<Response<Incoming>, Failure> {
+        self.ask_within(SILENCE, method, path).await
+    }
+
+    async fn ask_within(
+        &self,
+        limit: Duration,
+        method: Method,
+        path: &str,
+    ) -> Result<Response<Incoming>, Failure> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url))
             .header(AUTHORIZATION, &self.credentials)
             .body(Empty::new());
         let request = request.map_err(|error| Failure::Unusable(error.to_string()))?;
-        let answer = timeout(SILENCE, self.http.request(request)).await;
-        let answer = answer.map_err(|_| Failure::silent(&self.url))?;
+        let answer = timeout(limit, self.http.request(request)).await;
+        let answer = answer.map_err(|_| Failure::silent(&self.url, limit))?;
         let answer = answer.map_err(|error| Failure::unreached(&self.url, error))?;
         let status = answer.status();
         if status.is_success() {
@@ -244,7 +272,7 @@ impl Client {
 
     async fn whole(&self, answer: Response<Incoming>) -> Result<Bytes, Failure> {
         let body = timeout(SILENCE, answer.into_body().collect()).await;
-        let body = body.map_err(|_| Failure::silent(&self.url))?;
+        let body = body.map_err(|_| Failure::silent(&self.url, SILENCE))?;
         let body = body.map_err(|error| Failure::unreached(&self.url, error))?;
         Ok(body.to_bytes())
     }
@@ -270,7 +298,7 @@ impl Output {
                 Some(silence) => timeout(silence, self.body.frame()).await,
                 None => Ok(self.body.frame().await),
             };
-            let frame = frame.map_err(|_| Failure::silent(&self.url))?;
+            let frame = frame.map_err(|_| Failure::silent(&self.url, SILENCE))?;
             let Some(frame) = frame else {
                 return Ok(None);
             };

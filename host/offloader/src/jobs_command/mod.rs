@@ -2,6 +2,7 @@
 
 mod client;
 mod fetch;
+mod resend;
 mod show;
 
 use std::io::{self, Write as _};
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 use self::client::{Client, Connection, Failure};
 use self::fetch::Fetch;
+use self::resend::Resend;
 use crate::ambient;
 
 /// Which service, as whom, and what to do.
@@ -59,6 +61,10 @@ enum Act {
     },
     /// Take what an ended job left out of its volume, as a tar archive (administrator).
     Fetch(Fetch),
+    /// Start the upload of a job that could not deliver again, as a job of its own, where its image
+    /// offers that (administrator). The token that it needs is the job's own: the site takes it for
+    /// some hours after the call.
+    Resend(Resend),
 }
 
 #[derive(Debug, Args)]
@@ -142,21 +148,25 @@ async fn act(command: &JobsCommand) -> Result<(), Failure> {
                 show::deleted(&job.id, gone.as_ref())
             })
         }
-        Act::Logs { job, follow } => {
-            let path = format!("/jobs/{}/logs", job.id);
-            let mut output = if *follow {
-                client.follow(&format!("{path}?follow=1")).await?
-            } else {
-                client.download(&path).await?
-            };
-            while let Some(bytes) = output.next().await? {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(&bytes).and_then(|()| stdout.flush())?;
-            }
-            Ok(())
-        }
+        Act::Logs { job, follow } => print_logs(&client, &job.id, *follow).await,
         Act::Fetch(fetch) => fetch.run(&client, json).await,
+        Act::Resend(resend) => resend.run(&client, json).await,
     }
+}
+
+/// Prints what a job's container wrote, and goes on until it ends where that is asked for.
+async fn print_logs(client: &Client, id: &domain::JobId, follow: bool) -> Result<(), Failure> {
+    let path = format!("/jobs/{id}/logs");
+    let mut output = if follow {
+        client.follow(&format!("{path}?follow=1")).await?
+    } else {
+        client.download(&path).await?
+    };
+    while let Some(bytes) = output.next().await? {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(&bytes).and_then(|()| stdout.flush())?;
+    }
+    Ok(())
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -27,7 +27,7 @@ pub(crate) fn table(jobs: &[Value], now: Timestamp) -> String {
     rows.extend(jobs.iter().map(|job| {
         [
             text(job, "id"),
-            text(job, "type"),
+            kind(job),
             text(job, "state"),
             text(job, "reason"),
             time(job, "submitted_at"),
@@ -62,6 +62,7 @@ pub(crate) fn job(job: &Value, now: Timestamp) -> String {
     for field in [
         "id",
         "type",
+        "resends",
         "state",
         "outcome",
         "reason",
@@ -118,6 +119,18 @@ pub(crate) fn deleted(id: &JobId, gone: Option<&Value>) -> String {
     }
 }
 
+/// What was begun.
+pub(crate) fn resending(id: &JobId, resend: &JobId) -> String {
+    format!(
+        "job {resend} sends in what {id} left; `offloader jobs logs --follow {resend}` tells how it goes\n"
+    )
+}
+
+/// What came of it.
+pub(crate) fn resent(id: &JobId) -> String {
+    format!("all that {id} left is delivered\n")
+}
+
 /// What is in a file now.
 pub(crate) fn fetched(file: &str, bytes: u64) -> String {
     let size = match size(bytes) {
@@ -157,8 +170,20 @@ fn time(value: &Value, field: &str) -> String {
     )
 }
 
+/// What a job does; one that sends in what another left is marked.
+fn kind(job: &Value) -> String {
+    match &job["resends"] {
+        Value::Null => text(job, "type"),
+        _ => text(job, "type") + ", again",
+    }
+}
+
 /// How much was not sent in, and whether it is gone by now. That nobody could look is told too.
+/// What another job left counts there.
 fn unsent(job: &Value) -> String {
+    if !job["resends"].is_null() {
+        return NOTHING.to_owned();
+    }
     let left = match (job["unsent_bytes"].as_u64(), job["delivery"].as_str()) {
         (Some(bytes), _) => size(bytes),
         (None, Some("unknown")) => "unknown".to_owned(),
@@ -239,6 +264,10 @@ mod tests {
                 json!({ "state": "removed", "delivery": "unsent", "unsent_bytes": 1536 }),
             ),
             job("runs", json!({ "state": "running" })),
+            job(
+                "again",
+                json!({ "state": "retained", "delivery": "unsent", "unsent_bytes": 512, "resends": "due", "keep_until": 60_000 }),
+            ),
         ];
         let now = Timestamp::from_millis(60_000);
         let table = table(&jobs, now);
@@ -254,9 +283,18 @@ mod tests {
         };
         assert_eq!(
             column("UNSENT", "KEPT UNTIL"),
-            ["70.0 MiB", "512 B", "unknown", "-", "1.5 KiB, gone", "-"],
+            [
+                "70.0 MiB",
+                "512 B",
+                "unknown",
+                "-",
+                "1.5 KiB, gone",
+                "-",
+                "-"
+            ],
             "{table}"
         );
+        assert!(table.contains("again  recording, again  "), "{table}");
         assert_eq!(
             column("KEPT UNTIL", "CLIENT"),
             [
@@ -266,6 +304,7 @@ mod tests {
                 "1970-01-02 01:01:00Z (25 hours left)",
                 "-",
                 "-",
+                "1970-01-01 00:01:00Z (due)",
             ],
             "{table}"
         );

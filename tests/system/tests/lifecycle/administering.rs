@@ -266,3 +266,54 @@ trap 'exit 1' TERM; echo ready; while :; do sleep 0.05; done";
         "{audited:?}"
     );
 }
+
+#[tokio::test]
+async fn what_a_failed_job_left_is_sent_in_again_from_the_command_line() {
+    let recorder = "film=/data/$RECORDING_ID/call.mp4
+if [ $0 = resend ]; then
+    echo sending; sleep 1
+    case $RECORDING_ID in lost*) echo refused; exit 1;; esac
+    rm $film; exit 0
+fi
+mkdir -p /data/$RECORDING_ID; echo film > $film; exit 1";
+    let test = "what_a_failed_job_left_is_sent_in_again_from_the_command_line";
+    let Some(mut work) = Work::configured(test, WORKS_ON, ADMIN).await else {
+        return;
+    };
+    work.image = work
+        .engine
+        .image_that_resends("calls-recorder:v1.0.1", recorder);
+    let kept = async |name| {
+        let id = work.start(name).await;
+        work.until(&id, "kept", |job| job["state"] == "retained")
+            .await;
+        id
+    };
+    let id = kept("sent").await;
+    let told = jobs(&work, &["resend", "--follow", &id]);
+    assert_eq!(
+        told,
+        format!("sending\nall that {id} left is delivered\n"),
+        "{}",
+        work.daemon.log()
+    );
+    assert_eq!(work.job(&id).await["delivery"], "delivered");
+    let log = work.daemon.log();
+    let audited = |line: &str| line.contains("offloader::audit") && line.contains("resend-job");
+    assert!(log.lines().any(audited), "{log}");
+
+    let lost = kept("lost").await;
+    let failed = begin(&work, &["resend", "--follow", &lost]);
+    let failed = failed.wait_with_output().expect("the program ends");
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&failed.stdout),
+        "sending\nrefused\n"
+    );
+    let told = String::from_utf8_lossy(&failed.stderr);
+    assert!(told.contains(&format!("job {lost} keeps it")), "{told}");
+    let listed = jobs(&work, &["list", "--state", "retained"]);
+    assert!(listed.contains("recording, again"), "{listed}");
+    let begun = jobs(&work, &["resend", &lost]);
+    assert!(begun.contains("jobs logs --follow "), "{begun}");
+}
