@@ -144,3 +144,28 @@ fn what_is_moved_away_meanwhile_leads_nowhere() {
     assert!(walked.is_err());
     assert_eq!(seen, ["a", "a/b"]);
 }
+
+/// The most memory that this process ever had, in KiB.
+fn most_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let number = line.unwrap().split_whitespace().nth(1);
+    number.unwrap().parse().unwrap()
+}
+
+#[test]
+#[ignore = "takes a while, and is to run alone"]
+fn a_million_files_are_counted_and_removed_in_the_memory_of_one() {
+    let temp = tempfile::tempdir().unwrap();
+    for file in 0..1_000_000 {
+        File::create(temp.path().join(format!("{file}.mp4"))).unwrap();
+    }
+    let before = most_memory();
+    let size = size(top(temp.path()), u64::MAX).unwrap();
+    assert_eq!(size.files.media_bytes, 1_000_000);
+    clear(top(temp.path())).unwrap();
+    assert!(is_empty(temp.path()));
+    let taken = most_memory() - before;
+    println!("{taken} KiB more");
+    assert!(taken < 1024);
+}
