@@ -1,6 +1,7 @@
 //! What is on disk of jobs: a directory each, with `created`, which tells of the job and is called
-//! `started` once it ran, and with `data/` and `output` from when the job first needs them: of what a
-//! small job costs, making and removing files is the most.
+//! `started` once it ran, and with `data/` and `output` from when the job first needs them. Of what a
+//! small job costs, making and removing files is the most: that is also why the directory of a job
+//! that left nothing is put by, as `spare-NUMBER`, for one to come.
 //!
 //! None of it is synced: a job costs no wait for the disk. What a crash of the machine may take, of
 //! jobs of its last seconds alone, is never more than it leaves. Without `started` a job that left
@@ -8,7 +9,7 @@
 //! too, and is left alone.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cap_std::fs::{Dir, File, OpenOptions};
 use domain::Leftovers;
@@ -23,44 +24,116 @@ const OUTPUT: &str = "output";
 const CREATED: &str = "created";
 const STARTED: &str = "started";
 
+/// What the directories that are put by are called, before their numbers.
+const SPARE: &str = "spare-";
+/// As many directories are put by at most.
+const SPARES: usize = 256;
+
 /// The directories of jobs. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Disk(Arc<Dir>);
+pub(crate) struct Disk {
+    jobs: Arc<Dir>,
+    spares: Arc<Mutex<Spares>>,
+}
+
+/// The numbers of the directories that are put by.
+struct Spares {
+    free: Vec<u64>,
+    last: u64,
+}
 
 impl Disk {
+    /// Looks for directories that were put by earlier; without those it makes new ones.
     pub(crate) fn new(jobs: Dir) -> Self {
-        Self(Arc::new(jobs))
+        let entries = jobs.entries().into_iter().flatten().flatten();
+        let number = |name: &str| name.strip_prefix(SPARE)?.parse().ok();
+        let free: Vec<u64> = entries
+            .filter_map(|entry| number(entry.file_name().to_str()?))
+            .collect();
+        let last = free.iter().max().copied().unwrap_or_default();
+        Self {
+            jobs: Arc::new(jobs),
+            spares: Arc::new(Mutex::new(Spares { free, last })),
+        }
     }
 
     /// Makes the directory of a job; one of a job that never ran is taken. `None` when it ran.
     pub(crate) fn make(&self, name: &ContainerName, about: &About) -> io::Result<Option<Home>> {
-        let path = name.to_string();
-        let is_there = !made(self.0.create_dir(&path))?;
-        let dir = self.0.open_dir(&path)?;
-        if is_there && ran(&dir)? {
-            return Ok(None);
-        }
-        dir.write(CREATED, about.to_json())?;
+        let (path, about) = (name.to_string(), about.to_json());
+        let dir = match unless_missing(self.jobs.open_dir(&path))? {
+            Some(dir) if ran(&dir)? => return Ok(None),
+            Some(dir) => dir,
+            None => match self.take_spare(&path, &about) {
+                Some(dir) => return Ok(Some(Home(Arc::new(dir)))),
+                None => {
+                    self.jobs.create_dir(&path)?;
+                    self.jobs.open_dir(&path)?
+                }
+            },
+        };
+        dir.write(CREATED, about)?;
         Ok(Some(Home(Arc::new(dir))))
     }
 
+    /// Gives a job a directory that was put by; `None` when there is none that will do.
+    fn take_spare(&self, path: &str, about: &[u8]) -> Option<Dir> {
+        let number = self.spares().free.pop()?;
+        let spare = format!("{SPARE}{number}");
+        let take = || {
+            let dir = self.jobs.open_dir(&spare)?;
+            unless_missing(dir.rename(STARTED, &dir, CREATED))?;
+            dir.write(CREATED, about)?;
+            self.jobs.rename(&spare, &self.jobs, path)?;
+            Ok::<_, io::Error>(dir)
+        };
+        take().ok()
+    }
+
+    /// Puts by the directory of a job, which is gone with that; false when there is something in it
+    /// but what tells of the job.
+    fn put_by(&self, path: &str, dir: &Dir) -> io::Result<bool> {
+        let mut spares = self.spares();
+        if spares.free.len() >= SPARES {
+            return Ok(false);
+        }
+        for entry in dir.entries()? {
+            let name = entry?.file_name();
+            if name != CREATED && name != STARTED {
+                return Ok(false);
+            }
+        }
+        let number = spares.last + 1;
+        self.jobs
+            .rename(path, &self.jobs, format!("{SPARE}{number}"))?;
+        spares.last = number;
+        spares.free.push(number);
+        Ok(true)
+    }
+
+    /// Nobody who holds this sees a job's directory put by.
+    fn spares(&self) -> MutexGuard<'_, Spares> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn home(&self, name: &ContainerName) -> io::Result<Option<Home>> {
-        let dir = unless_missing(self.0.open_dir(name.to_string()))?;
+        let dir = unless_missing(self.jobs.open_dir(name.to_string()))?;
         Ok(dir.map(|dir| Home(Arc::new(dir))))
     }
 
     /// What there is of a job.
     pub(crate) fn trace(&self, name: &ContainerName) -> io::Result<Trace> {
-        Ok(match unless_missing(self.0.open_dir(name.to_string()))? {
-            None => Trace::Nothing,
-            Some(dir) if ran(&dir)? => Trace::Ran,
-            Some(_) => Trace::Created,
-        })
+        Ok(
+            match unless_missing(self.jobs.open_dir(name.to_string()))? {
+                None => Trace::Nothing,
+                Some(dir) if ran(&dir)? => Trace::Ran,
+                Some(_) => Trace::Created,
+            },
+        )
     }
 
     /// What a job's directory tells of it, and whether it ran; `None` when it does not tell.
     pub(crate) fn about(&self, name: &ContainerName) -> io::Result<Option<(About, bool)>> {
-        let Some(dir) = unless_missing(self.0.open_dir(name.to_string()))? else {
+        let Some(dir) = unless_missing(self.jobs.open_dir(name.to_string()))? else {
             return Ok(None);
         };
         for file in [STARTED, CREATED] {
@@ -74,11 +147,13 @@ impl Disk {
 
     /// A job's output, to read.
     pub(crate) fn output(&self, name: &ContainerName) -> io::Result<Option<File>> {
+        let _held = self.spares();
         self.home(name)?.map(|home| home.output()).transpose()
     }
 
     /// A job's data, to read; `None` when there is no such job.
     pub(crate) fn data(&self, name: &ContainerName) -> io::Result<Option<Dir>> {
+        let _held = self.spares();
         self.home(name)?.map(|home| home.data()).transpose()
     }
 
@@ -92,26 +167,28 @@ impl Disk {
     /// Removes all of a job: last what tells that there was one.
     pub(crate) fn remove(&self, name: &ContainerName) -> io::Result<()> {
         let path = name.to_string();
-        let Some(dir) = unless_missing(self.0.open_dir(&path))? else {
+        let Some(dir) = unless_missing(self.jobs.open_dir(&path))? else {
             return Ok(());
         };
         if let Some(data) = unless_missing(dir.open_dir(DATA))? {
             tree::clear(&data)?;
+        } else if self.put_by(&path, &dir)? {
+            return Ok(());
         }
         tree::clear(&dir)?;
-        unless_missing(self.0.remove_dir(&path)).map(drop)
+        unless_missing(self.jobs.remove_dir(&path)).map(drop)
     }
 
     /// Bytes that jobs can still write.
     pub(crate) fn free_bytes(&self) -> io::Result<u64> {
-        let disk = fstatvfs(&*self.0)?;
+        let disk = fstatvfs(&*self.jobs)?;
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Every job that there is anything of.
     pub(crate) fn list(&self) -> io::Result<Vec<ContainerName>> {
         let mut names = Vec::new();
-        for entry in self.0.entries()? {
+        for entry in self.jobs.entries()? {
             let name = entry?.file_name();
             names.extend(name.to_str().and_then(ContainerName::parse));
         }

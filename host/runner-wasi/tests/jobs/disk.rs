@@ -1,6 +1,6 @@
 //! What jobs leave on the disk, however they leave it.
 
-use engine::Runner as _;
+use engine::{Runner as _, Sighting};
 
 use crate::place::{Place, start};
 
@@ -21,4 +21,29 @@ async fn data_below_thousands_of_directories_is_counted_and_removed() {
     assert_eq!(left.unwrap().media_bytes, 5);
     started.runner.remove(&started.name).await.unwrap();
     assert!(!place.of(&started.name).exists());
+}
+
+/// How many directories wait for jobs to come.
+fn spares(place: &Place) -> usize {
+    let entries = std::fs::read_dir(place.dir.path().join("jobs")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name());
+    names
+        .filter(|name| name.to_str().unwrap().starts_with("spare-"))
+        .count()
+}
+
+#[tokio::test]
+async fn a_directory_is_handed_on_only_when_nothing_was_left_in_it() {
+    let place = Place::new();
+    for (act, left) in [("exit=3", 1), ("say=hello", 0), ("write=/data/a=1", 0)] {
+        let spares_before = spares(&place);
+        let started = start(&place, act).await;
+        assert_eq!(spares(&place), 0, "{act}: one of {spares_before} is taken");
+        started.exit().await;
+        started.runner.remove(&started.name).await.unwrap();
+        assert_eq!(spares(&place), left, "{act}");
+        assert_eq!(started.runner.list().await.unwrap(), []);
+        let seen = started.runner.inspect(&started.name).await.unwrap();
+        assert_eq!(seen, Sighting::Absent);
+    }
 }
