@@ -61,7 +61,8 @@ async fn hundreds_that_say_little_or_nothing_cost_little_and_hold_up_nobody() {
     }
     for _ in 0..5 {
         for connection in &mut slow {
-            say(connection, " ");
+            // On a busy machine the time for a body may be over by now.
+            let _ = connection.write_all(b" ");
         }
         assert_serves(&daemon).await;
     }

@@ -170,7 +170,7 @@ async fn log_readers_that_stall_and_many_logs_cost_no_memory_and_no_job() {
     );
     let mut world = plan.slots(1).script(&script).begin().await;
     let id = world.start_job("rec").await;
-    let before = memory(world.daemon(), "VmHWM");
+    let before = memory(world.daemon(), "VmRSS");
     // Readers that ask and then do not read.
     let address = world
         .daemon()
