@@ -174,6 +174,10 @@ impl Runner for WasiRunner {
         permit: &LaunchPermit,
         ticket: &StartTicket,
     ) -> Result<Launched, LaunchError> {
+        if permit.resends().is_some() {
+            let why = "a component has no way to be told to send in again what it left";
+            return Err(LaunchError::Refused(why.to_owned()));
+        }
         let name = permit.name();
         let plan = permit.labels().get(PLAN).cloned().unwrap_or_default();
         if let Some(job) = self.job(name) {
