@@ -96,6 +96,11 @@ impl World {
                         self.note(|_| format!("removed {name}"));
                         container.changed.notify_waiters();
                     }
+                    // What it left is kept from now on, if it still ran.
+                    let now = self.now();
+                    if let Some(volume) = self.volumes.get_mut(&name) {
+                        volume.ended = Some(volume.ended.unwrap_or(now));
+                    }
                 }
                 Reply::Done
             }
