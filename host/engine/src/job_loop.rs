@@ -411,6 +411,10 @@ fn log_transition(before: &Job, after: &Job) {
         after.state.lifecycle().as_str(),
     );
     match after.state {
+        State::Ended(end) if end.delivery.may_be_unsent() && after.resends.is_some() => warn!(
+            from, to, reason = %end.reason, outcome = end.outcome.as_str(), delivery = ?end.delivery,
+            "what another job left was not sent in; that one keeps it"
+        ),
         State::Ended(end) if end.delivery.may_be_unsent() => warn!(
             from, to, reason = %end.reason, outcome = end.outcome.as_str(), delivery = ?end.delivery,
             "the job's work was not delivered; its volume holds the only copy"
