@@ -188,6 +188,18 @@ impl Runner for PlayRunner {
         Ok(self.up()?.containers.keys().cloned().collect())
     }
 
+    async fn remains(&self, _: &ContainerName) -> Result<Option<Remains>, RunnerError> {
+        Ok(None)
+    }
+
+    async fn describe(&self, _: &ContainerName) -> Result<Option<Described>, RunnerError> {
+        Ok(None)
+    }
+
+    async fn free_bytes(&self) -> Result<Option<u64>, RunnerError> {
+        Ok(None)
+    }
+
     async fn ping(&self) -> Result<(), RunnerError> {
         self.up().map(drop)
     }

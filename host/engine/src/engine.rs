@@ -267,16 +267,18 @@ impl Engine {
                 return Err(DeleteError::Running);
             }
             let (reply, told) = oneshot::channel();
-            if live.commands.send(Command::Delete(reply)).await.is_ok() {
-                match tokio::time::timeout(DELETE_PATIENCE, told).await {
-                    Ok(Ok(result)) => return result,
-                    Ok(Err(_)) => {} // Its task ended meanwhile; the store knows how far it came.
-                    Err(_) => {
-                        let why = self.shared.runner_trouble();
-                        return Err(DeleteError::Engine(
-                            why.unwrap_or_else(|| "it takes long".into()),
-                        ));
-                    }
+            let asking = async {
+                live.commands.send(Command::Delete(reply)).await.ok()?;
+                told.await.ok()
+            };
+            match tokio::time::timeout(DELETE_PATIENCE, asking).await {
+                Ok(Some(result)) => return result,
+                Ok(None) => {} // Its task ended meanwhile; the store knows how far it came.
+                Err(_) => {
+                    let why = self.shared.runner_trouble();
+                    return Err(DeleteError::Engine(
+                        why.unwrap_or_else(|| "it takes long".into()),
+                    ));
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! What an ended job left, handed out before it is removed.
 
 use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,7 +49,13 @@ impl Engine {
         let name = self.shared.gate.container_name(&job.id, attempt.number);
         let files = self.shared.ports.runner.files(&name).await?;
         let (engine, id) = (self.clone(), job.id.clone());
-        let last = stream::once(async move { engine.are_kept(&id, delivery).await });
+        // While somebody reads them no removal falls due.
+        let live = self.shared.live.get(&id);
+        let reading = live.map(|live| Arc::clone(&live.reading));
+        let last = stream::once(async move {
+            let _reading = reading;
+            engine.are_kept(&id, delivery).await
+        });
         Ok(files.map(|files| files.chain(last.try_filter_map(nothing)).boxed()))
     }
 
@@ -259,5 +266,34 @@ mod tests {
         });
         drop(stream);
         assert_eq!(ended.await.unwrap(), Err(io::ErrorKind::BrokenPipe));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_is_saving_does_not_fall_due() {
+        let mut stage = Stage::default();
+        stage.runner.world().script = Script {
+            runs_for: Some(Duration::from_secs(60)),
+            media_left: 5000,
+            ..Script::default()
+        };
+        let engine = stage.engine().await;
+        let id = engine.submit(recording('a')).await.unwrap().job.id.clone();
+        let job = async || Arc::clone(&engine.job(&id).await.unwrap().unwrap().job);
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        let kept = job().await;
+        let State::Retained {
+            until: Some(until), ..
+        } = kept.state
+        else {
+            panic!("{kept:?}");
+        };
+        let files = engine.files(&kept).await.unwrap().unwrap();
+        let due = until.after(kept.state.end().unwrap().at);
+        tokio::time::sleep(2 * due).await;
+        assert_eq!(job().await.state, kept.state);
+        let whole: Vec<Bytes> = files.try_collect().await.unwrap();
+        assert_eq!(whole.concat(), b"what it left");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(matches!(job().await.state, State::Removed { .. }));
     }
 }

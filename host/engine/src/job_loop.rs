@@ -126,6 +126,7 @@ impl JobLoop {
             view: sink.subscribe(),
             commands: sender,
             answer: Arc::clone(&answer),
+            reading: Arc::default(),
         };
         shared.live.insert(view.job.id.clone(), Arc::new(live));
         Self {

@@ -39,9 +39,16 @@ pub(crate) struct Live {
     pub(crate) view: watch::Receiver<Arc<JobView>>,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) answer: Arc<Answer>,
+    /// Held by everybody who reads what the job left.
+    pub(crate) reading: Arc<()>,
 }
 
 impl Live {
+    /// Whether somebody reads what the job left.
+    pub(crate) fn is_read(&self) -> bool {
+        Arc::strong_count(&self.reading) > 1
+    }
+
     pub(crate) fn job(&self) -> Arc<Job> {
         Arc::clone(&self.view.borrow().job)
     }

@@ -72,15 +72,11 @@ pub trait Runner: Send + Sync + 'static {
 
     /// What an ended container left in its volume, as a tar archive with the folder `data` in it;
     /// `None` when nothing of it is left.
-    async fn files(&self, _name: &ContainerName) -> Result<Option<FileStream>, FilesError> {
-        Ok(None)
-    }
+    async fn files(&self, name: &ContainerName) -> Result<Option<FileStream>, FilesError>;
 
     /// What is still known of how the container of an ended attempt was run; `None` when the
     /// container or its volume is gone.
-    async fn remains(&self, _name: &ContainerName) -> Result<Option<Remains>, RunnerError> {
-        Ok(Some(Remains::default()))
-    }
+    async fn remains(&self, name: &ContainerName) -> Result<Option<Remains>, RunnerError>;
 
     /// Removes the container and all volumes of its own; one that it got of another container stays.
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError>;
@@ -97,14 +93,10 @@ pub trait Runner: Send + Sync + 'static {
 
     /// What a container's labels say of its job, for a job whose record is lost; `None` when there
     /// is no such container, or its labels do not tell.
-    async fn describe(&self, _name: &ContainerName) -> Result<Option<Described>, RunnerError> {
-        Ok(None)
-    }
+    async fn describe(&self, name: &ContainerName) -> Result<Option<Described>, RunnerError>;
 
     /// Bytes free where the container engine keeps images and volumes; `None` when nobody can tell.
-    async fn free_bytes(&self) -> Result<Option<u64>, RunnerError> {
-        Ok(None)
-    }
+    async fn free_bytes(&self) -> Result<Option<u64>, RunnerError>;
 
     /// Whether the container engine answers.
     async fn ping(&self) -> Result<(), RunnerError>;

@@ -42,7 +42,7 @@ pub enum ResendError {
     Gone,
     /// Started with whatever argument, the image may begin its work anew.
     #[error(
-        "the image {0} does not offer it: it has no label io.offloader.resend=true; its files can still be fetched"
+        "the image {0} does not offer it, as those of containers do that have the label io.offloader.resend=true; its files can still be fetched"
     )]
     NotOffered(ImageRef),
     /// The container engine failed.
@@ -125,14 +125,7 @@ async fn resend(shared: &Arc<Shared>, id: JobId, of: &JobId) -> Result<Arc<JobVi
     }
     let Some(live) = shared.live.get(of) else {
         let job = shared.ports.store.job(of).await?;
-        let job = job.ok_or(ResendError::Unknown)?;
-        check(&job)?;
-        // What is kept has a task, or will have one again.
-        let not_started = SubmitError::NotStarted {
-            reason: EndReason::Interrupted,
-            detail: "nobody looks after the job at the moment".to_owned(),
-        };
-        return Err(not_started.into());
+        return Err(without_task(job));
     };
     let source = live.job();
     check(&source)?;
@@ -172,11 +165,23 @@ async fn resend(shared: &Arc<Shared>, id: JobId, of: &JobId) -> Result<Arc<JobVi
         Err(_) => return Err(too_late("the store did not save the job in time").into()),
         Ok(Some(answer)) => answer?,
         Ok(None) if shared.ending.is_cancelled() => return Err(SubmitError::ShuttingDown.into()),
-        // Its task ended before it came to this: nothing of it is left.
-        Ok(None) => return Err(ResendError::NothingUnsent),
+        // Its task ended before it came to this.
+        Ok(None) => return Err(without_task(shared.ports.store.job(of).await?)),
     };
     info!("accepted");
     Ok(wait(shared, waiter, start_by, start_by).await?)
+}
+
+/// Why a job that has no task is not sent in again. What is kept will have one again.
+fn without_task(job: Option<Job>) -> ResendError {
+    let Some(job) = job else {
+        return ResendError::Unknown;
+    };
+    let not_started = SubmitError::NotStarted {
+        reason: EndReason::Interrupted,
+        detail: "nobody looks after the job at the moment; try again soon".to_owned(),
+    };
+    check(&job).err().unwrap_or_else(|| not_started.into())
 }
 
 /// The new job, and what it takes to start its container: as the container of `source` was, by what

@@ -452,6 +452,10 @@ impl Runner for ScriptedRunner {
         Ok(self.up()?.described.get(name).cloned())
     }
 
+    async fn free_bytes(&self) -> Result<Option<u64>, RunnerError> {
+        Ok(None)
+    }
+
     async fn ping(&self) -> Result<(), RunnerError> {
         self.up().map(drop)
     }

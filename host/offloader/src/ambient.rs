@@ -81,12 +81,18 @@ pub(crate) fn append_to(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// A file to write from its beginning, for this user alone to read.
-pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+/// A new file to write, for this user alone to read. One that is there goes if it is to be replaced,
+/// and else is an error.
+pub(crate) fn create_private(path: &Path, replace: bool) -> io::Result<File> {
+    if replace
+        && let Err(error) = std::fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
     OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(path)
 }

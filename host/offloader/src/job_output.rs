@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use domain::{ImageId, Leftovers};
 use engine::{
     Described, FileStream, FilesError, LaunchError, Launched, LogStream, LogsUntil, PrepareError,
-    Runner, RunnerError, Sighting, StartTicket,
+    Remains, Runner, RunnerError, Sighting, StartTicket,
 };
 use futures_util::StreamExt as _;
 use gate::{ContainerName, ImagePermit, LaunchPermit};
@@ -194,6 +194,10 @@ impl Runner for LoggingRunner {
 
     async fn files(&self, name: &ContainerName) -> Result<Option<FileStream>, FilesError> {
         self.runner.files(name).await
+    }
+
+    async fn remains(&self, name: &ContainerName) -> Result<Option<Remains>, RunnerError> {
+        self.runner.remains(name).await
     }
 
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError> {

@@ -225,6 +225,8 @@ fn files_that_break_off_are_not_taken_for_all() {
     let found: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(fs::read(dir.path().join(partial)).unwrap(), b"some ");
+    let again = jobs_in(dir.path(), &url, &[ADMIN], &["fetch", ID]);
+    assert!(told(&again, 2).contains("--force"));
     told(&jobs(&url, &[ADMIN], &["fetch", ID, "-o", "-"]), 3);
 }
 

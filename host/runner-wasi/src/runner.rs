@@ -10,7 +10,7 @@ use cap_std::fs::File;
 use domain::{ImageId, InstanceId, Leftovers};
 use engine::{
     Clock, Described, FileStream, FilesError, LaunchError, Launched, LogStream, LogsUntil,
-    PrepareError, Runner, RunnerError, Sighting, StartTicket, file_stream,
+    PrepareError, Remains, Runner, RunnerError, Sighting, StartTicket, file_stream,
 };
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
@@ -356,10 +356,19 @@ impl Runner for WasiRunner {
         Ok(names)
     }
 
+    /// A component has no way to be told to send in again what it left.
+    async fn remains(&self, _: &ContainerName) -> Result<Option<Remains>, RunnerError> {
+        Ok(Some(Remains::default()))
+    }
+
     async fn describe(&self, name: &ContainerName) -> Result<Option<Described>, RunnerError> {
-        let name = name.clone();
-        let about = self.on_disk("describe", move |disk| disk.about(&name));
-        Ok(about.await?.and_then(|(about, ran)| about.describe(ran)))
+        let about = self.on_disk("describe", {
+            let name = name.clone();
+            move |disk| disk.about(&name)
+        });
+        Ok(about
+            .await?
+            .and_then(|(about, ran)| about.describe(name, ran)))
     }
 
     async fn free_bytes(&self) -> Result<Option<u64>, RunnerError> {

@@ -286,19 +286,27 @@ fn load_decisions(db: &Connection, sql: &str, key: &dyn ToSql) -> Result<Vec<Dec
     let mut rows = statement.query([key])?;
     let mut decisions = Vec::new();
     while let Some(row) = rows.next()? {
-        decisions.push(Fields::of(row).decision()?);
+        match Fields::of(row).decision() {
+            Ok(decision) => decisions.push(decision),
+            // A job can do without it.
+            Err(Failure::Malformed(detail)) => tracing::error!(
+                detail,
+                "the record of a policy's decision cannot be read; it is left out"
+            ),
+            Err(failure) => return Err(failure),
+        }
     }
     Ok(decisions)
 }
 
-/// A page of jobs, newest first, each with its decisions. Nothing comes after a job that is not there any more, nor after
-/// one of another owner: whoever asks cannot tell the two apart.
+/// A page of jobs, newest first, each with its decisions. Nothing comes after a job that is not
+/// there any more, nor after one of another owner: whoever asks cannot tell the two apart.
 pub(crate) fn page(
     db: &Connection,
     query: &JobQuery,
 ) -> Result<Vec<(Job, Vec<Decision>)>, Failure> {
     let owner = query.owner.map(|owner| owner.0);
-    let before = match &query.before {
+    let mut before = match &query.before {
         None => i64::MAX,
         Some(id) => {
             let seq = db
@@ -311,7 +319,43 @@ pub(crate) fn page(
             seq
         }
     };
-    let limit = i64::from(query.limit);
+    let wanted = query.limit as usize;
+    let mut page = Vec::with_capacity(wanted.min(MOST_AT_ONCE));
+    loop {
+        let left = wanted - page.len();
+        let seqs = page_of(db, query, before, left)?;
+        let is_last = seqs.len() < left;
+        for seq in seqs {
+            before = seq;
+            match with_decisions(db, seq) {
+                Ok(found) => page.extend(found),
+                // A record that is past reading hides no other.
+                Err(Failure::Malformed(detail)) => tracing::error!(
+                    seq,
+                    detail,
+                    "the record of a job cannot be read; it is left out"
+                ),
+                Err(failure) => return Err(failure),
+            }
+        }
+        if is_last || page.len() >= wanted {
+            return Ok(page);
+        }
+    }
+}
+
+/// Room is made for so many jobs at once.
+const MOST_AT_ONCE: usize = 128;
+
+/// The rows of a page, newest first: those before `before`, at most `limit`.
+fn page_of(
+    db: &Connection,
+    query: &JobQuery,
+    before: i64,
+    limit: usize,
+) -> Result<Vec<i64>, Failure> {
+    let owner = query.owner.map(|owner| owner.0);
+    let most = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut seqs = Vec::new();
     let mut collect = |sql: &str, values: &[&dyn ToSql]| -> Result<(), Failure> {
         let mut statement = db.prepare_cached(sql)?;
@@ -325,11 +369,11 @@ pub(crate) fn page(
         match owner {
             None => collect(
                 "SELECT seq FROM jobs WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
-                &[&before, &limit],
+                &[&before, &most],
             )?,
             Some(owner) => collect(
                 "SELECT seq FROM jobs WHERE seq < ?1 AND owner = ?3 ORDER BY seq DESC LIMIT ?2",
-                &[&before, &limit, &owner],
+                &[&before, &most, &owner],
             )?,
         }
     }
@@ -338,31 +382,18 @@ pub(crate) fn page(
         match owner {
             None => collect(
                 "SELECT seq FROM jobs WHERE seq < ?1 AND state = ?3 ORDER BY seq DESC LIMIT ?2",
-                &[&before, &limit, &state],
+                &[&before, &most, &state],
             )?,
             Some(owner) => collect(
                 "SELECT seq FROM jobs WHERE seq < ?1 AND state = ?3 AND owner = ?4 ORDER BY seq DESC LIMIT ?2",
-                &[&before, &limit, &state, &owner],
+                &[&before, &most, &state, &owner],
             )?,
         }
     }
     seqs.sort_unstable_by(|a, b| b.cmp(a));
     seqs.dedup();
-    seqs.truncate(query.limit as usize);
-    let mut page = Vec::with_capacity(seqs.len());
-    for seq in seqs {
-        match with_decisions(db, seq) {
-            Ok(found) => page.extend(found),
-            // A record that is past reading hides no other.
-            Err(Failure::Malformed(detail)) => tracing::error!(
-                seq,
-                detail,
-                "the record of a job cannot be read; it is left out"
-            ),
-            Err(failure) => return Err(failure),
-        }
-    }
-    Ok(page)
+    seqs.truncate(limit);
+    Ok(seqs)
 }
 
 fn with_decisions(db: &Connection, seq: i64) -> Result<Option<(Job, Vec<Decision>)>, Failure> {

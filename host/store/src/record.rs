@@ -125,8 +125,13 @@ impl<'a> Fields<'a> {
     }
 
     fn take<T: FromSql>(&mut self) -> Result<T, Failure> {
+        let column = self.next;
         self.next += 1;
-        Ok(self.row.get(self.next - 1)?)
+        self.row.get(column).map_err(|error| match error {
+            error @ rusqlite::Error::SqliteFailure(..) => error.into(),
+            // The row was read; what is in it is of another type.
+            error => Failure::Malformed(error.to_string()),
+        })
     }
 
     fn text<T: std::str::FromStr>(&mut self, column: &str) -> Result<T, Failure> {

@@ -194,6 +194,8 @@ pub(super) async fn resend(
     Administrator(from): Administrator,
 ) -> Result<Response, ApiError> {
     const ACT: &str = "resend-job";
+    // Before: a start that is under way may outlast the caller.
+    audit::record(from, ACT, id.as_str(), "begun");
     let timeout = api.start_timeout;
     match api.engine.resend(&id).await {
         Ok(view) => {

@@ -115,7 +115,14 @@ pub(crate) async fn keeping_over(shared: &Shared, id: &JobId, until: Option<Time
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     without_resends(shared, id).await;
+    // It may be somebody's only copy that is being saved. Whoever stalls is cut off.
+    while shared.live.get(id).is_some_and(|live| live.is_read()) {
+        tokio::time::sleep(READ_PAUSE).await;
+    }
 }
+
+/// How often it is looked whether somebody still reads what is to go.
+const READ_PAUSE: Duration = Duration::from_secs(1);
 
 /// Returns when no job is left that sends in again what job `id` left: their containers use its
 /// volume.

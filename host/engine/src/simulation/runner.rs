@@ -14,8 +14,8 @@ use super::mutation::Mutation;
 use super::setup::chance;
 use super::world::{Behaviour, Container, Event, Sim, Volume, World};
 use crate::{
-    Described, LaunchError, Launched, Leave, LogStream, LogsUntil, PrepareError, Remains, Runner,
-    RunnerError, Sighting, StartTicket,
+    Described, FileStream, FilesError, LaunchError, Launched, Leave, LogStream, LogsUntil,
+    PrepareError, Remains, Runner, RunnerError, Sighting, StartTicket,
 };
 
 // As the real runner: what is begun after a ticket's yes has an answer within 20 s.
@@ -785,6 +785,14 @@ impl Runner for Sim {
             ran_at: self.ran_at(&seen),
             ..described
         }))
+    }
+
+    async fn files(&self, _: &ContainerName) -> Result<Option<FileStream>, FilesError> {
+        Ok(None)
+    }
+
+    async fn free_bytes(&self) -> Result<Option<u64>, RunnerError> {
+        Ok(None)
     }
 
     async fn ping(&self) -> Result<(), RunnerError> {

@@ -82,6 +82,22 @@ impl Runner for Play {
         Ok(Vec::new())
     }
 
+    async fn files(&self, _: &ContainerName) -> Result<Option<FileStream>, FilesError> {
+        Ok(None)
+    }
+
+    async fn remains(&self, _: &ContainerName) -> Result<Option<Remains>, RunnerError> {
+        Ok(None)
+    }
+
+    async fn describe(&self, _: &ContainerName) -> Result<Option<Described>, RunnerError> {
+        Ok(None)
+    }
+
+    async fn free_bytes(&self) -> Result<Option<u64>, RunnerError> {
+        Ok(None)
+    }
+
     async fn ping(&self) -> Result<(), RunnerError> {
         Ok(())
     }

@@ -28,8 +28,10 @@ use crate::config::Environment;
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long an answer may be silent. Deleting waits for the container engine for half a minute.
+/// How long an answer may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long a deletion may take: the service waits half a minute each for the kill and the removal.
+const REMOVAL: Duration = Duration::from_secs(90);
 /// How long a job may take to run; the service answers in the time that it is configured with.
 const START: Duration = Duration::from_secs(15 * 60);
 /// How long a connection may be idle until it is looked whether the other end is still there.
@@ -172,12 +174,12 @@ impl Client {
         })
     }
 
-    /// Jobs, newest first: at most `limit`.
+    /// Jobs, newest first: at most `limit`, and whether more follow.
     pub(crate) async fn list(
         &self,
         states: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<(Vec<Value>, bool), Failure> {
         let mut jobs = Vec::new();
         let mut before = String::new();
         while jobs.len() < limit {
@@ -191,10 +193,10 @@ impl Client {
             }
             match answer["next"].as_str() {
                 Some(next) => before = format!("&before={next}"),
-                None => break,
+                None => return Ok((jobs, false)),
             }
         }
-        Ok(jobs)
+        Ok((jobs, true))
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Value, Failure> {
@@ -213,7 +215,7 @@ impl Client {
 
     /// What the service says about what is gone, if anything.
     pub(crate) async fn delete(&self, path: &str) -> Result<Option<Value>, Failure> {
-        let answer = self.ask(Method::DELETE, path).await?;
+        let answer = self.ask_within(REMOVAL, Method::DELETE, path).await?;
         Ok(serde_json::from_slice(&self.whole(answer).await?).ok())
     }
 

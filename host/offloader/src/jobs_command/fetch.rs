@@ -34,12 +34,15 @@ impl Fetch {
             None => PathBuf::from(format!("{id}.tar")),
         };
         let name = file.display().to_string();
-        if ambient::is_there(&file) && !self.force {
-            let why = format!("{name} is there already; --force replaces it");
-            return Err(Failure::Unusable(why));
+        // What broke off before may be all that can be had.
+        for taken in [&file, &partial_of(&file)] {
+            if ambient::is_there(taken) && !self.force {
+                let why = format!("{} is there already; --force replaces it", taken.display());
+                return Err(Failure::Unusable(why));
+            }
         }
         let mut files = client.download(&path).await?;
-        let bytes = save(&mut files, &file).await?;
+        let bytes = save(&mut files, &file, self.force).await?;
         print(&if json {
             show::json(&json!({ "file": name, "bytes": bytes }))
         } else {
@@ -61,14 +64,19 @@ async fn to_stdout(client: &Client, path: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes under another name until all is there. What came of an archive that breaks off stays
-/// under that name: it may be all that can be had.
-async fn save(files: &mut Output, file: &Path) -> Result<u64, Failure> {
+/// What a file is called until all of it is there.
+fn partial_of(file: &Path) -> PathBuf {
     let mut partial = OsString::from(file);
     partial.push(".partial");
-    let partial = PathBuf::from(partial);
+    partial.into()
+}
+
+/// Writes under another name until all is there. What came of an archive that breaks off stays
+/// under that name: it may be all that can be had.
+async fn save(files: &mut Output, file: &Path, replace: bool) -> Result<u64, Failure> {
+    let partial = partial_of(file);
     let name = partial.display().to_string();
-    let created = ambient::create_private(&partial);
+    let created = ambient::create_private(&partial, replace);
     let mut out = created.map_err(|error| unwritten(&name, error))?;
     let bytes = match copy(files, &mut out, &name).await {
         Err(Failure::Unreached(why)) => {

@@ -90,7 +90,7 @@ Exit codes:
   1  the service refused it, or failed
   2  wrong arguments or unusable credentials; nothing was asked
   3  the service was not reached, or the connection broke
-  4  there is no such job, or it is somebody else's";
+  4  there is no such job, it is somebody else's, or there is nothing of it to print or fetch";
 
 /// Does it, and gives the exit code.
 pub(crate) fn run(command: &JobsCommand) -> u8 {
@@ -116,7 +116,10 @@ async fn act(command: &JobsCommand) -> Result<(), Failure> {
     let json = command.json;
     match &command.act {
         Act::List { state, limit } => {
-            let jobs = client.list(state.as_deref(), *limit).await?;
+            let (jobs, more) = client.list(state.as_deref(), *limit).await?;
+            if more {
+                crate::say(["older jobs follow; a greater --limit lists them too".to_owned()]);
+            }
             print(&if json {
                 show::json(&Value::Array(jobs))
             } else {
