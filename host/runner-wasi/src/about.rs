@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use domain::{ClientId, Timestamp};
 use engine::Described;
-use gate::LaunchPermit;
+use gate::{ContainerName, LaunchPermit};
 use serde::{Deserialize, Serialize};
 
 /// The label that tells what a launch allows.
 pub(crate) const PLAN: &str = "io.offloader.plan-sha256";
+const INSTANCE: &str = "io.offloader.instance";
+const JOB: &str = "io.offloader.job";
+const ATTEMPT: &str = "io.offloader.attempt";
 const KIND: &str = "io.offloader.type";
 const CLIENT: &str = "io.offloader.client";
 const SUBMITTED: &str = "io.offloader.submitted-unix-ms";
@@ -45,9 +48,18 @@ impl About {
         serde_json::from_slice(json).ok()
     }
 
-    /// The job, if all that is needed of it makes sense.
-    pub(crate) fn describe(&self, ran: bool) -> Option<Described> {
+    /// The job, if all that is needed of it makes sense, and it is the one of that name: files are
+    /// written over, and a crash may bring back what they said before.
+    pub(crate) fn describe(&self, name: &ContainerName, ran: bool) -> Option<Described> {
         let label = |name: &str| self.labels.get(name);
+        let own = [
+            (INSTANCE, name.instance().to_string()),
+            (JOB, name.job().to_string()),
+            (ATTEMPT, name.attempt().to_string()),
+        ];
+        if own.iter().any(|(name, value)| label(name) != Some(value)) {
+            return None;
+        }
         let begun_at = Timestamp::from_millis(self.begun_unix_ms);
         Some(Described {
             kind: label(KIND)?.parse().ok()?,

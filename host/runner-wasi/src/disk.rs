@@ -8,7 +8,7 @@
 //! data still ran; one whose directory does not tell of it is not taken up when the store is lost
 //! too, and is left alone.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cap_std::fs::{Dir, File, OpenOptions};
@@ -71,7 +71,7 @@ impl Disk {
                 }
             },
         };
-        dir.write(CREATED, about)?;
+        tell(&dir, &about)?;
         Ok(Some(Home(Arc::new(dir))))
     }
 
@@ -82,7 +82,7 @@ impl Disk {
         let take = || {
             let dir = self.jobs.open_dir(&spare)?;
             unless_missing(dir.rename(STARTED, &dir, CREATED))?;
-            dir.write(CREATED, about)?;
+            tell(&dir, about)?;
             self.jobs.rename(&spare, &self.jobs, path)?;
             Ok::<_, io::Error>(dir)
         };
@@ -234,6 +234,20 @@ pub(crate) enum Trace {
     Nothing,
     Created,
     Ran,
+}
+
+/// Writes what tells of a job, over what told of another. A file that is made empty first is
+/// written to the disk as soon as it is closed, for which a start would wait.
+fn tell(dir: &Dir, about: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.create(true).write(true);
+    let mut file = dir.open_with(CREATED, &options)?;
+    file.write_all(about)?;
+    let bytes = about.len() as u64;
+    match file.metadata()?.len() {
+        len if len == bytes => Ok(()),
+        _ => file.set_len(bytes),
+    }
 }
 
 /// Whether the job of a directory ran: it was noted, or it left something.

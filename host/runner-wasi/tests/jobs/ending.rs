@@ -152,6 +152,11 @@ async fn what_the_disk_lost_makes_nobody_guess() {
         assert_eq!(runner.describe(&name).await.unwrap(), None);
         assert_eq!(runner.inspect(&name).await.unwrap(), Sighting::Lost);
     }
+    // So does what was said of another job.
+    let other = String::from_utf8(whole.clone()).unwrap();
+    let other = other.replace(name.job().as_str(), &"z".repeat(26));
+    fs::write(&created, other).unwrap();
+    assert_eq!(runner.describe(&name).await.unwrap(), None);
     // Without anything left it never ran, as far as anybody can tell.
     fs::write(&created, &whole).unwrap();
     fs::remove_file(place.of(&name).join("data/call.mp4")).unwrap();
