@@ -39,6 +39,8 @@ pub(crate) struct Client {
     /// The library's client once the version is settled; forgotten when the engine goes out of
     /// reach, because it may come back in another version.
     settled: Mutex<Option<Docker>>,
+    /// Held while the version is asked for: after a start all jobs ask at once.
+    settling: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -81,6 +83,7 @@ impl Client {
             address,
             api_version: config.api_version.clone(),
             settled: Mutex::new(None),
+            settling: tokio::sync::Mutex::default(),
         };
         match client.open().map_err(Trouble::from) {
             Ok(_) | Err(Trouble::Unreachable(_)) => Ok(client),
@@ -121,8 +124,12 @@ impl Client {
     }
 
     async fn docker(&self) -> Result<Docker, Trouble> {
-        if let Some(docker) = &*self.settled.lock().unwrap_or_else(PoisonError::into_inner) {
-            return Ok(docker.clone());
+        if let Some(docker) = self.settled() {
+            return Ok(docker);
+        }
+        let _turn = self.settling.lock().await;
+        if let Some(docker) = self.settled() {
+            return Ok(docker);
         }
         let docker = self.open()?;
         let (docker, version) = match &self.api_version {
@@ -136,6 +143,11 @@ impl Client {
         let docker = docker.with_request_modifier(move |request| speak(request, &version));
         *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = Some(docker.clone());
         Ok(docker)
+    }
+
+    fn settled(&self) -> Option<Docker> {
+        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.clone()
     }
 
     fn open(&self) -> Result<Docker, Error> {
