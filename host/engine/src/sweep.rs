@@ -17,6 +17,13 @@ use crate::{RunnerError, Sighting, measure};
 /// The pause between two looks.
 const EVERY: Duration = Duration::from_secs(5 * 60);
 
+/// For how long after the start it is looked more often: the container engine may still carry out
+/// what a service asked of it that is gone.
+const FRESH: Duration = Duration::from_secs(2 * 60);
+
+/// The pause between two looks then.
+const WHILE_FRESH: Duration = Duration::from_secs(15);
+
 /// The pause while the container engine does not answer, and while something is to end.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -47,6 +54,7 @@ impl Default for StrayRules {
 pub(crate) struct Sweeper {
     shared: Arc<Shared>,
     strays: BTreeMap<ContainerName, Stray>,
+    began: Timestamp,
     /// When the last look began.
     now: Timestamp,
 }
@@ -77,6 +85,7 @@ impl Sweeper {
         Self {
             shared,
             strays,
+            began: now,
             now,
         }
     }
@@ -159,7 +168,12 @@ impl Sweeper {
                 None => (over > self.now).then(|| over.after(self.now)),
             }
         });
-        due.min().map_or(EVERY, |due| due.min(EVERY))
+        let every = if self.now < self.began.plus(FRESH) {
+            WHILE_FRESH
+        } else {
+            EVERY
+        };
+        due.min().map_or(every, |due| due.min(every))
     }
 
     /// Whether something has been a stray for as long as it has to be.

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use domain::SiteUrl;
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use wasmtime::component::Resource;
 use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::{
     Host, HostResolveAddressStream, ResolveAddressStream,
@@ -16,6 +18,10 @@ use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsView as _};
 
 use crate::sandbox::Guest;
 
+/// Look-ups that a job can have at once, and how often it gets a further one. Each takes a thread
+/// until the name server has answered, whether the job still waits for it or not.
+const LOOK_UPS: (u32, Duration) = (16, Duration::from_millis(500));
+
 /// The host and port of a site.
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -24,6 +30,27 @@ pub(crate) struct Site {
     /// Addresses that the job was given for the host. A name server may give others to whoever
     /// asks next.
     given: Mutex<BTreeSet<IpAddr>>,
+    look_ups: Mutex<LookUps>,
+}
+
+/// How many look-ups a job has left, and since when.
+#[derive(Debug)]
+struct LookUps {
+    left: u32,
+    since: Instant,
+}
+
+impl LookUps {
+    fn take(&mut self, now: Instant) -> bool {
+        let (most, each) = LOOK_UPS;
+        let further = now.duration_since(self.since).as_nanos() / each.as_nanos();
+        let further = u32::try_from(further).unwrap_or(u32::MAX);
+        self.since += each.saturating_mul(further);
+        self.left = self.left.saturating_add(further).min(most);
+        let has = self.left > 0;
+        self.left -= u32::from(has);
+        has
+    }
 }
 
 impl Site {
@@ -37,7 +64,17 @@ impl Site {
             host: url.host(),
             port: port.unwrap_or(usual),
             given: Mutex::default(),
+            look_ups: Mutex::new(LookUps {
+                left: LOOK_UPS.0,
+                since: Instant::now(),
+            }),
         }
+    }
+
+    /// Whether the job may look the name up once more now.
+    fn may_look_up(&self) -> bool {
+        let mut look_ups = self.look_ups.lock().unwrap_or_else(PoisonError::into_inner);
+        look_ups.take(Instant::now())
     }
 
     /// Whether an address may be used so.
@@ -87,8 +124,11 @@ impl Host for Guest {
         network: Resource<Network>,
         name: String,
     ) -> Result<Resource<ResolveAddressStream>, SocketError> {
-        if !self.site().is_some_and(|site| site.is_called(&name)) {
+        let Some(site) = self.site().filter(|site| site.is_called(&name)) else {
             return Err(ErrorCode::PermanentResolverFailure.into());
+        };
+        if !site.may_look_up() {
+            return Err(ErrorCode::TemporaryResolverFailure.into());
         }
         self.sockets().resolve_addresses(network, name)
     }
@@ -188,6 +228,17 @@ mod tests {
             assert!(!named.is_called(other), "{other}");
         }
         assert!(site("http://[::1]:80").is_called("[::1]"));
+    }
+
+    #[test]
+    fn look_ups_are_had_in_bounds() {
+        let since = Instant::now();
+        let mut look_ups = LookUps { left: 16, since };
+        for (after_millis, had) in [(0, 16), (1700, 3), (2000, 1), (3_600_000, 16)] {
+            let now = since + Duration::from_millis(after_millis);
+            let asked = (0..1000).filter(|_| look_ups.take(now)).count();
+            assert_eq!(asked, had, "{after_millis}");
+        }
     }
 
     #[tokio::test]

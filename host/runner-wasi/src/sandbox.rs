@@ -24,7 +24,7 @@ use crate::output::Output;
 const TICK: Duration = Duration::from_millis(5);
 
 /// Handles to files, streams and sockets that a job can hold.
-const HANDLES_MAX: usize = 10_000;
+const HANDLES_MAX: usize = 256;
 
 /// Elements of tables that a job can have, all tables together.
 const TABLE_ELEMENTS_MAX: usize = 1_000_000;
