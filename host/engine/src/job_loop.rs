@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Decision, Duty, EndReason, Fact, ImageId, Job, SiteUrl, State, Timestamp};
+use futures_util::FutureExt as _;
 use gate::{ContainerName, ImagePermit, LaunchPlan, Origin};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument as _, error, info, info_span, warn};
@@ -156,20 +157,22 @@ impl JobLoop {
     /// Does what there is to do until the job has no duty left or the service ends.
     pub(crate) async fn run(mut self) {
         loop {
-            let event = match duty(&self.job) {
-                Duty::Prepare { give_up_at } => self.prepare(give_up_at).await,
-                Duty::Retry { at, give_up_at } => self.retry(at, give_up_at).await,
-                Duty::Launch { start_by } => self.launch(start_by).await,
-                Duty::Watch { deadline } => self.watch(deadline).await,
-                Duty::Stop { kill_at } => self.stop(kill_at).await,
-                Duty::Settle { end } => self.settle(end).await,
-                Duty::Keep { until } => self.keep(until).await,
-                Duty::Remove { forget } => self.remove(forget).await,
+            // Boxed, so that a task that keeps a job for weeks takes the room of that alone.
+            let work = match duty(&self.job) {
+                Duty::Prepare { give_up_at } => self.prepare(give_up_at).boxed(),
+                Duty::Retry { at, give_up_at } => self.retry(at, give_up_at).boxed(),
+                Duty::Launch { start_by } => self.launch(start_by).boxed(),
+                Duty::Watch { deadline } => self.watch(deadline).boxed(),
+                Duty::Stop { kill_at } => self.stop(kill_at).boxed(),
+                Duty::Settle { end } => self.settle(end).boxed(),
+                Duty::Keep { until } => self.keep(until).boxed(),
+                Duty::Remove { forget } => self.remove(forget).boxed(),
                 Duty::Rest => break,
             };
+            let event = work.await;
             match event {
                 Event::Known(fact) => {
-                    if !self.apply(fact).await {
+                    if !self.apply(fact).boxed().await {
                         break;
                     }
                 }
