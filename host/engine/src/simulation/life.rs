@@ -291,7 +291,11 @@ async fn delete(sim: Sim, engine: Engine, id: JobId, insists: bool) {
                 _ => {}
             }
         }
-        if !insists || !matches!(result, Err(DeleteError::BeingResent(_))) {
+        let again = matches!(
+            result,
+            Err(DeleteError::BeingResent(_) | DeleteError::Engine(_))
+        );
+        if !insists || !again {
             return;
         }
         sim.pause(1000).await;

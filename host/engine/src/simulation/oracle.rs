@@ -116,9 +116,13 @@ impl World {
         let source = self.memory.job(of);
         let Some(before) = before else {
             let known_owner = job.owner != RegistrationId(0);
-            let under_way = |other: &&Arc<Job>| {
-                other.id != job.id && !matches!(other.state, State::Retained { .. })
+            let is_over = |other: &Job| match other.state {
+                State::Retained { .. } => true,
+                // Somebody deletes one that was kept.
+                State::Removing { .. } => other.ever_ran(),
+                _ => false,
             };
+            let under_way = |other: &&Arc<Job>| other.id != job.id && !is_over(other);
             return if known_owner && !source.is_some_and(|source| source.keeps_unsent()) {
                 Some("there is nothing to send")
             } else if known_owner && self.resends_of(of).any(|other| under_way(&other)) {
