@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready as ready_or_wait};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,12 +17,17 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::PollSemaphore;
 use tower::Service;
+use tracing::warn;
 
 /// How long a connection may be idle, or take to say what it wants. Longer than clients keep idle
 /// connections, so that they are the ones to close them.
 pub(crate) const IDLE: Duration = Duration::from_secs(120);
+
+/// How often it is said that there are too many connections.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// The longest head of a request, and what is kept of an answer until the client takes it.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -81,6 +86,9 @@ struct Connections {
     free: PollSemaphore,
     /// A place for the next one.
     place: Option<OwnedSemaphorePermit>,
+    most: usize,
+    /// When it was said that there are too many.
+    told: Option<Instant>,
 }
 
 impl Connections {
@@ -89,6 +97,19 @@ impl Connections {
             router: router.with_state(()),
             free: PollSemaphore::new(Arc::new(Semaphore::new(most))),
             place: None,
+            most,
+            told: None,
+        }
+    }
+
+    /// Whoever cannot get through would not know why.
+    fn tell_full(&mut self) {
+        if self.told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+            self.told = Some(Instant::now());
+            warn!(
+                connections = self.most,
+                "all connections are taken (api.http.max_connections); further ones wait until one ends"
+            );
         }
     }
 }
@@ -100,7 +121,11 @@ impl Service<SocketAddr> for Connections {
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         if self.place.is_none() {
-            self.place = ready_or_wait!(self.free.poll_acquire(context));
+            let Poll::Ready(place) = self.free.poll_acquire(context) else {
+                self.tell_full();
+                return Poll::Pending;
+            };
+            self.place = place;
         }
         Poll::Ready(Ok(()))
     }

@@ -32,7 +32,7 @@ fn setup(shutdown_timeout: &str) -> Setup {
          images = {{ {IMAGE:?} = \"probe.wasm\" }}\n\
          shutdown_timeout = {shutdown_timeout:?}\n\
          [gate.recording]\n\
-         stop_grace = \"1s\"\n\
+         stop_grace = \"5s\"\n\
          inputs = {{ ACT = \".*\" }}"
     ))
 }
@@ -95,7 +95,7 @@ fn film(setup: &Setup) -> PathBuf {
 
 #[tokio::test]
 async fn told_to_end_the_daemon_lets_jobs_end_and_saves_how() {
-    let setup = setup("2s");
+    let setup = setup("8s");
     let daemon = setup.start().await;
     let orderly = submit(&daemon, 1, 600, "say=ready,wait,exit=0").await;
     let stubborn = submit(&daemon, 2, 600, "write=/data/call.mp4=5,say=ready,spin").await;

@@ -43,7 +43,7 @@ async fn assert_serves(daemon: &Daemon) {
         let began = Instant::now();
         let answer = daemon.client(CLIENT, KEY).list().await.expect("an answer");
         assert_eq!(answer.status, 200, "{answer:?}");
-        assert!(began.elapsed() < Duration::from_secs(2), "held up");
+        assert!(began.elapsed() < Duration::from_secs(10), "held up");
     }
 }
 

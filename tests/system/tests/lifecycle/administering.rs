@@ -271,7 +271,7 @@ trap 'exit 1' TERM; echo ready; while :; do sleep 0.05; done";
 async fn what_a_failed_job_left_is_sent_in_again_from_the_command_line() {
     let recorder = "film=/data/$RECORDING_ID/call.mp4
 if [ $0 = resend ]; then
-    echo sending; sleep 1
+    echo sending; sleep 4
     case $RECORDING_ID in lost*) echo refused; exit 1;; esac
     rm $film; exit 0
 fi
