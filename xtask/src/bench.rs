@@ -127,7 +127,7 @@ async fn build(layout: &Layout) -> Result<()> {
     build
         .current_dir(layout.root())
         .args(["build", "--profile", "guest", "--target", TARGET])
-        .args(["--package", "misbehave", "--package", "job-probe"]);
+        .args(["--package", "misbehave"]);
     run_to_end(&mut build).await?;
     let step = step.next("building the release of the daemon, and what measures it");
     let mut build = command(cargo());

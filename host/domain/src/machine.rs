@@ -28,12 +28,23 @@ pub struct Exit {
 }
 
 /// What an ended container left behind in its volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Leftovers {
     /// Bytes of media files (`.mp4`); an empty media file counts as one byte.
     pub media_bytes: u64,
     /// Bytes of all files.
     pub total_bytes: u64,
+}
+
+impl Leftovers {
+    /// Counts a regular file of that name or path.
+    pub fn add(&mut self, name: &[u8], bytes: u64) {
+        self.total_bytes = self.total_bytes.saturating_add(bytes);
+        if name.to_ascii_lowercase().ends_with(b".mp4") {
+            // An empty one tells of a recording too.
+            self.media_bytes = self.media_bytes.saturating_add(bytes.max(1));
+        }
+    }
 }
 
 /// What happens to the data of an ended job, after policy and gate.

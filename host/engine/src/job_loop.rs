@@ -279,15 +279,7 @@ impl JobLoop {
     /// to the duty of the job's next state.
     pub(crate) async fn take_back(&mut self) -> bool {
         let name = self.container();
-        let removal = async {
-            let mut pause = BACKOFF.0;
-            while let Err(error) = self.shared.ports.runner.remove(&name).await {
-                measure::engine_error(&error);
-                warn!(%error, container = %name, "could not take the start back; trying again");
-                tokio::time::sleep(pause).await;
-                pause = longer(pause);
-            }
-        };
+        let removal = self.shared.remove(&name);
         tokio::time::timeout(TAKING_BACK, removal).await.is_ok()
     }
 
@@ -381,6 +373,19 @@ impl JobLoop {
             Command::Resend(asked) => asked.refuse(ResendError::Running),
             // To be told again: how this one ended is not known yet.
             Command::Resent(reply) => drop(reply),
+        }
+    }
+}
+
+impl Shared {
+    /// Removes a container and its volume, however often that takes.
+    pub(crate) async fn remove(&self, name: &ContainerName) {
+        let mut pause = BACKOFF.0;
+        while let Err(error) = self.ports.runner.remove(name).await {
+            measure::engine_error(&error);
+            warn!(%error, container = %name, "could not remove; trying again");
+            tokio::time::sleep(pause).await;
+            pause = longer(pause);
         }
     }
 }

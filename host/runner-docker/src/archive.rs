@@ -122,10 +122,7 @@ fn in_time(
 /// Also when the archive breaks off: an engine that cannot read on ends its answer as if that were
 /// all, and only the mark at the end of an archive tells.
 pub(crate) fn pass(archive: impl Read, to: &mut dyn Write) -> io::Result<Leftovers> {
-    let mut left = Leftovers {
-        media_bytes: 0,
-        total_bytes: 0,
-    };
+    let mut left = Leftovers::default();
     let mut archive = tar::Archive::new(Passing {
         archive,
         to,
@@ -136,11 +133,7 @@ pub(crate) fn pass(archive: impl Read, to: &mut dyn Write) -> io::Result<Leftove
         if !entry.header().entry_type().is_file() {
             continue;
         }
-        let bytes = entry.size();
-        left.total_bytes = left.total_bytes.saturating_add(bytes);
-        if entry.path_bytes().to_ascii_lowercase().ends_with(b".mp4") {
-            left.media_bytes = left.media_bytes.saturating_add(bytes.max(1));
-        }
+        left.add(&entry.path_bytes(), entry.size());
     }
     let mut rest = archive.into_inner();
     if rest.ended {

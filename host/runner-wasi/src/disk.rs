@@ -259,12 +259,11 @@ fn ran(dir: &Dir) -> io::Result<bool> {
     Ok(data.is_some_and(|mut data| data.next().is_some()))
 }
 
-/// False for what was there before.
-fn made(result: io::Result<()>) -> io::Result<bool> {
+/// Also what was there before is made.
+fn made(result: io::Result<()>) -> io::Result<()> {
     match result {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result,
     }
 }
 

@@ -55,22 +55,13 @@ pub(crate) fn size(dir: impl AsFd, enough: u64) -> io::Result<Size> {
                 _ => 0,
             };
             size.on_disk = size.on_disk.saturating_add(bytes.max(LEAST));
-            size.files.total_bytes = size.files.total_bytes.saturating_add(bytes);
-            if kind == FileType::RegularFile && is_media(name) {
-                // An empty one tells of a recording too.
-                size.files.media_bytes = size.files.media_bytes.saturating_add(bytes.max(1));
+            if kind == FileType::RegularFile {
+                size.files.add(name.to_bytes(), bytes);
             }
             Ok(size.on_disk <= enough)
         },
     )?;
     Ok(size)
-}
-
-fn is_media(name: &CStr) -> bool {
-    let name = name.to_bytes();
-    name.len()
-        .checked_sub(4)
-        .is_some_and(|at| name[at..].eq_ignore_ascii_case(b".mp4"))
 }
 
 /// Something in a tree.

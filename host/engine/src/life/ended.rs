@@ -9,9 +9,9 @@ use tracing::warn;
 
 use super::resending::{keeping_over, without_resends};
 use super::warning::warn_in_time;
-use crate::job_loop::{Event, FIRST_PAUSE, JobLoop, longer};
+use crate::job_loop::{Event, JobLoop};
 use crate::live::Command;
-use crate::{DeleteError, ResendError, facts, measure};
+use crate::{DeleteError, ResendError, facts};
 
 type Deleter = oneshot::Sender<Result<(), DeleteError>>;
 
@@ -97,13 +97,7 @@ impl JobLoop {
         let removal = async {
             without_resends(&shared, &id).await;
             for name in &names {
-                let mut pause = FIRST_PAUSE;
-                while let Err(error) = shared.ports.runner.remove(name).await {
-                    measure::engine_error(&error);
-                    warn!(%error, container = %name, "could not remove; trying again");
-                    tokio::time::sleep(pause).await;
-                    pause = longer(pause);
-                }
+                shared.remove(name).await;
             }
         };
         tokio::pin!(removal);
