@@ -63,8 +63,10 @@ async fn submit(
     let keys = keys(&s, &inputs);
 
     // Sent again: the same answer, and no policy is asked twice.
+    let due = start_by.plus(RESOLUTION);
     for key in &keys {
-        if let Some(known) = shared.ports.store.by_key(key, submitted_at).await? {
+        let known = shared.ports.store.by_key(key, submitted_at);
+        if let Some(known) = read_by(shared, due, known).await? {
             match join(shared, &known, &s, start_by).await {
                 Some(result) => return result,
                 None => break,
@@ -113,7 +115,6 @@ async fn submit(
         source: None,
     });
     let mut launchable = Some(launchable);
-    let due = start_by.plus(RESOLUTION);
     while let Some(to_launch) = launchable.take() {
         let new = NewJob {
             job: Arc::clone(&job),
@@ -149,6 +150,18 @@ async fn submit(
     Err(too_late(
         "an earlier submission of the same work is still being given up",
     ))
+}
+
+/// What the store answers while there is time.
+async fn read_by<T>(
+    shared: &Shared,
+    due: Timestamp,
+    read: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, SubmitError> {
+    match tokio::time::timeout(due.after(shared.now()), read).await {
+        Ok(read) => Ok(read?),
+        Err(_) => Err(too_late("the store did not answer in time")),
+    }
 }
 
 /// How many bytes are free, when they are too few for another job. Who cannot tell is no reason to
@@ -262,11 +275,12 @@ async fn join(
         let waiter = live.answer.wait()?;
         return Some(wait(shared, waiter, view.job.start_by, start_by).await);
     }
-    match shared.view(&known.id).await {
+    let due = start_by.plus(RESOLUTION);
+    match read_by(shared, due, shared.view(&known.id)).await {
         Ok(Some(view)) if view.job.ever_ran() => Some(Ok(view)),
         Ok(Some(_)) => None,
         Ok(None) => Some(Err(SubmitError::Conflict(known.id.clone()))),
-        Err(error) => Some(Err(error.into())),
+        Err(error) => Some(Err(error)),
     }
 }
 

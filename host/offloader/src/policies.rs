@@ -40,7 +40,8 @@ struct Keeper {
 }
 
 impl PolicyKeeper {
-    /// Loads the policies of a configuration that was read from `file`. Blocks.
+    /// Loads the policies of a configuration that was read from `file`, and begins to see changes
+    /// of their directory before that. Blocks.
     ///
     /// # Errors
     /// Everything that is wrong with them.
@@ -49,15 +50,16 @@ impl PolicyKeeper {
         (file, has_file): (PathBuf, bool),
         state: StateDir,
         clock: Arc<dyn Clock>,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<(Self, Changes)> {
         let section = &config.policies;
         if section.selftest {
             prove_limits()?;
         }
         let watched = watch::Sender::new(watched(section));
+        let changes = Changes::begin(watched.subscribe());
         let opened = open(section, &state, &file)?;
         let host = PolicyHost::load(opened, clock.now())?;
-        Ok(Self(Arc::new(Keeper {
+        let keeper = Keeper {
             host: Arc::new(host),
             state,
             clock,
@@ -67,7 +69,8 @@ impl PolicyKeeper {
             turn: tokio::sync::Mutex::default(),
             failure: Mutex::default(),
             watched,
-        })))
+        };
+        Ok((Self(Arc::new(keeper)), changes))
     }
 
     /// What is asked to decide.
@@ -77,37 +80,61 @@ impl PolicyKeeper {
 
     /// Loads policies anew at every `hangup`, and after changes of their directory if the
     /// configuration wants that. Never returns.
-    pub(crate) async fn reload_when_told(self, mut hangup: Signal) {
-        let mut dirs = self.0.watched.subscribe();
-        let mut due = None;
+    pub(crate) async fn reload_when_told(self, mut hangup: Signal, mut changes: Changes) {
         loop {
-            // Anew each time, before the files are read: another directory may have taken the place
-            // of the one that was watched, and what changes from now on is seen.
-            let dir = dirs.borrow_and_update().clone();
-            let watch = dir.and_then(|dir| {
-                let failed = |error: &notify::Error| {
-                    tracing::error!(dir = %dir.display(), %error, "the policies' directory is not watched; reload by hand");
-                };
-                DirWatch::start(&dir).inspect_err(failed).ok()
-            });
-            if let Some(cause) = due.take() {
+            let cause = tokio::select! {
+                Some(()) = hangup.recv() => Some("SIGHUP"),
+                cause = changes.next() => cause,
+            };
+            // Before the files are read: what changes from now on is seen.
+            changes.watch();
+            if let Some(cause) = cause {
                 tracing::info!(cause, "reloading policies");
                 systemd::reloading();
                 // What came of it is in the log.
                 let _ = self.reload().await;
                 systemd::ready();
             }
-            let settled = async {
-                match &watch {
-                    Some(watch) => watch.settled().await,
-                    None => std::future::pending().await,
-                }
+        }
+    }
+}
+
+/// Sees the policies' directory change, if the configuration wants that.
+pub(crate) struct Changes {
+    dir: watch::Receiver<Option<PathBuf>>,
+    watch: Option<DirWatch>,
+}
+
+impl Changes {
+    fn begin(dir: watch::Receiver<Option<PathBuf>>) -> Self {
+        let mut changes = Self { dir, watch: None };
+        changes.watch();
+        changes
+    }
+
+    /// Watches what is at the directory's path now: another directory may have taken the place of
+    /// the one that was watched.
+    fn watch(&mut self) {
+        let dir = self.dir.borrow_and_update().clone();
+        self.watch = dir.and_then(|dir| {
+            let failed = |error: &notify::Error| {
+                tracing::error!(dir = %dir.display(), %error, "the policies' directory is not watched; reload by hand");
             };
-            due = tokio::select! {
-                Some(()) = hangup.recv() => Some("SIGHUP"),
-                () = settled => Some("the policies' directory changed"),
-                Ok(()) = dirs.changed() => None,
-            };
+            DirWatch::start(&dir).inspect_err(failed).ok()
+        });
+    }
+
+    /// Why to load policies anew; `None` when only another directory is to be watched.
+    async fn next(&mut self) -> Option<&'static str> {
+        let settled = async {
+            match &self.watch {
+                Some(watch) => watch.settled().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = settled => Some("the policies' directory changed"),
+            Ok(()) = self.dir.changed() => None,
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::ambient;
 use crate::clock::SteadyClock;
 use crate::config::Config;
 use crate::connections::{self, Limits};
-use crate::policies::PolicyKeeper;
+use crate::policies::{Changes, PolicyKeeper};
 use crate::runner::Embedded;
 use crate::state::StateDir;
 use crate::{listen, metrics, runner, systemd};
@@ -39,6 +39,7 @@ pub(crate) struct Service {
     /// Where metrics are shown without authentication, and what shows them.
     metrics: Option<(TcpListener, Router)>,
     policies: PolicyKeeper,
+    policy_changes: Changes,
     /// Where jobs end with the service.
     embedded: Option<Embedded>,
     signals: Signals,
@@ -98,7 +99,7 @@ pub(crate) async fn start(config: Config, file: (PathBuf, bool)) -> anyhow::Resu
         None => state.instance()?,
     };
     let (runner, embedded) = runner::make(&config, &instance, &state, clock.clone())?;
-    let policies = PolicyKeeper::load(&config, file, state, clock.clone())?;
+    let (policies, policy_changes) = PolicyKeeper::load(&config, file, state, clock.clone())?;
     let gate = Gate::new(config.grants, instance.clone()).map_err(|invalid| {
         let invalid: Vec<_> = invalid.iter().map(ToString::to_string).collect();
         anyhow::anyhow!(invalid.join("\n"))
@@ -169,6 +170,7 @@ pub(crate) async fn start(config: Config, file: (PathBuf, bool)) -> anyhow::Resu
         tls,
         metrics,
         policies,
+        policy_changes,
         embedded,
         signals,
     })
@@ -196,7 +198,8 @@ impl Service {
             tokio::spawn(serving);
         }
         if let Some(hangup) = self.signals.hangup.take() {
-            tokio::spawn(self.policies.reload_when_told(hangup));
+            let changes = self.policy_changes;
+            tokio::spawn(self.policies.reload_when_told(hangup, changes));
         }
         systemd::ready();
         tokio::select! {

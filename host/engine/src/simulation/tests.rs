@@ -17,6 +17,12 @@ fn histories_go_well() {
     }
 }
 
+/// The store saves for 115 s what was submitted first, and is asked by the second what became of it.
+#[test]
+fn an_answer_comes_in_time_though_the_store_is_slow_twice() {
+    goes_well(52_994_913);
+}
+
 #[test]
 fn a_seed_has_one_history() {
     for seed in 0..100 {

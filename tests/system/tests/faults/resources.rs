@@ -137,7 +137,8 @@ async fn a_store_without_room_refuses_jobs_and_takes_them_again() {
     assert_eq!(world.agrees_after_crashes(0).await.starts, 1);
 }
 
-/// The memory of a process in bytes: `VmRSS` is what it has, `VmHWM` the most that it has had so far.
+/// The memory of a process in bytes: `VmRSS` is what it has, `RssAnon` what of that no file
+/// holds, `VmHWM` the most that it has had so far.
 pub(crate) fn memory(daemon: &Daemon, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid()));
     let status = status.expect("the daemon runs");
