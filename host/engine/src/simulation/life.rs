@@ -86,6 +86,7 @@ pub(super) fn live(sim: &Sim, progress: &mut Progress) -> bool {
     drop(runtime);
     let Some(down) = down else { return false };
     let mut world = sim.world();
+    world.forsake_all();
     world.lose_writes();
     world.ask_again(down);
     world.pass_without_service(down);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Delivery, End, EndReason, Job, JobId, RegistrationId, State, StopCause, Timestamp};
+use domain::{Delivery, End, Job, JobId, RegistrationId, State, StopCause, Timestamp};
 use gate::ContainerName;
 
 use super::setup::START_TIMEOUT;
@@ -245,8 +245,7 @@ impl World {
         }
         // Asked for before the start, and carried out after somebody removed by hand what ran then:
         // until that the engine refuses it.
-        let by_hand = |end: domain::End| end.reason == EndReason::RemovedByHand;
-        if self.late && job.state.end().is_some_and(by_hand) {
+        if self.late && self.oracle.removed_by_hand.contains(name) {
             return;
         }
         // A start that could not be saved in time is taken back before its client is told so. The
@@ -524,6 +523,9 @@ impl World {
         let soon = now.plus(Duration::from_secs(600));
         if self.has_plans() {
             unrest.push("there is more to come".to_owned());
+        }
+        if engine.shared.ending.is_cancelled() {
+            unrest.push("the service is ending".to_owned());
         }
         if !self.asking.is_empty() {
             unrest.push(format!("{:?} are not answered", self.asking.keys()));

@@ -303,25 +303,46 @@ struct OnItsWay<'a> {
     sim: &'a Sim,
     request: Option<Request>,
     at: u64,
+    number: u64,
 }
 
 impl Drop for OnItsWay<'_> {
     fn drop(&mut self) {
         if let Some(request) = self.request.take() {
             let mut world = self.sim.world();
-            if world.rng.bool() {
-                if let Request::RemoveContainer(uid) = &request
-                    && let Some((_, container)) = world.container(*uid)
-                {
-                    // The engine begins with this: nothing starts it any more.
-                    container.dying = true;
-                    let uid = *uid;
-                    world.end(uid, Some(137), false);
-                }
-                let at = self.at.max(world.now());
-                world.schedule(at, Event::Late(request));
+            if world.killed.is_some() {
+                world.forsaken.push((self.number, self.at, request));
+            } else {
+                world.forsake(self.at, request);
             }
         }
+    }
+}
+
+impl World {
+    /// What became of the requests that were on their way when the service was killed. Its tasks are
+    /// dropped in no certain order, and a history has one.
+    pub(crate) fn forsake_all(&mut self) {
+        let mut forsaken = std::mem::take(&mut self.forsaken);
+        forsaken.sort_by_key(|(number, ..)| *number);
+        for (_, at, request) in forsaken {
+            self.forsake(at, request);
+        }
+    }
+
+    fn forsake(&mut self, at: u64, request: Request) {
+        if !self.rng.bool() {
+            return;
+        }
+        if let Request::RemoveContainer(uid) = &request
+            && let Some((_, container)) = self.container(*uid)
+        {
+            // The engine begins with this: nothing starts it any more.
+            container.dying = true;
+            self.end(*uid, Some(137), false);
+        }
+        let at = at.max(self.now());
+        self.schedule(at, Event::Late(request));
     }
 }
 
@@ -334,9 +355,11 @@ impl Sim {
         request: Request,
     ) -> Result<Reply, RunnerError> {
         self.alive().await;
-        let (call, now, yields) = {
+        let (call, now, yields, number) = {
             let mut world = self.world();
-            (world.draw_call(limit), world.now(), world.yields())
+            let number = world.new_uid();
+            let call = world.draw_call(limit);
+            (call, world.now(), world.yields(), number)
         };
         if yields {
             tokio::task::yield_now().await;
@@ -346,6 +369,7 @@ impl Sim {
             sim: self,
             request: (!call.dropped).then_some(request),
             at,
+            number,
         };
         self.pause(call.before.min(limit)).await;
         if call.before > limit || call.dropped || self.world().engine_down {

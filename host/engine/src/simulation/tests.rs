@@ -23,6 +23,20 @@ fn an_answer_comes_in_time_though_the_store_is_slow_twice() {
     goes_well(52_994_913);
 }
 
+/// A volume's removal was asked for before the start and is carried out after a person has removed
+/// the container, for until then the container engine refuses it.
+#[test]
+fn a_removal_that_comes_late_meets_one_by_hand() {
+    goes_well(60_541_956);
+    goes_well(61_300_808);
+}
+
+/// What is deleted while the service ends, and kept by that, is deleted again.
+#[test]
+fn deletions_that_the_end_of_the_service_cuts_off_come_again() {
+    goes_well(60_944_272);
+}
+
 #[test]
 fn a_seed_has_one_history() {
     for seed in 0..100 {

@@ -170,6 +170,9 @@ pub(crate) struct World {
     pub(crate) memory: Memory,
     pub(crate) containers: BTreeMap<ContainerName, Container>,
     pub(crate) volumes: BTreeMap<ContainerName, Volume>,
+    /// The requests that were on their way when the service was killed, with their numbers and when
+    /// they come about.
+    pub(crate) forsaken: Vec<(u64, u64, super::runner::Request)>,
     pub(crate) engine_down: bool,
     pub(crate) engine_hangs: bool,
     /// When the pull of each image ends, and whether it fails. Absent: not asked for.
@@ -221,6 +224,7 @@ impl World {
             mutation,
             containers: BTreeMap::new(),
             volumes: BTreeMap::new(),
+            forsaken: Vec::new(),
             engine_down: false,
             engine_hangs: false,
             images: BTreeMap::new(),
