@@ -130,10 +130,12 @@ pub struct Remains {
 
 /// Asked right before a container is started. Gives leave only while somebody still waits for the
 /// start and there is time for it, and once: a start that nobody knows the outcome of may be carried
-/// out yet, and a second one would run again what has ended by then.
+/// out yet, and a second one would run again what has ended by then. Cheap to clone; all clones are
+/// one.
+#[derive(Clone)]
 pub struct StartTicket {
-    may_start: Box<dyn Fn() -> bool + Send + Sync>,
-    given_to: OnceLock<String>,
+    may_start: Arc<dyn Fn() -> bool + Send + Sync>,
+    given_to: Arc<OnceLock<String>>,
 }
 
 /// What a [`StartTicket`] says.
@@ -151,8 +153,8 @@ impl StartTicket {
     /// A ticket that asks `may_start`.
     pub fn new(may_start: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self {
-            may_start: Box::new(may_start),
-            given_to: OnceLock::new(),
+            may_start: Arc::new(may_start),
+            given_to: Arc::default(),
         }
     }
 

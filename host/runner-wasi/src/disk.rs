@@ -9,6 +9,7 @@
 //! too, and is left alone.
 
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cap_std::fs::{Dir, File, OpenOptions};
@@ -64,7 +65,7 @@ impl Disk {
             Some(dir) if ran(&dir)? => return Ok(None),
             Some(dir) => dir,
             None => match self.take_spare(&path, &about) {
-                Some(dir) => return Ok(Some(Home(Arc::new(dir)))),
+                Some(dir) => return Ok(Some(Home::of(dir))),
                 None => {
                     self.jobs.create_dir(&path)?;
                     self.jobs.open_dir(&path)?
@@ -72,7 +73,7 @@ impl Disk {
             },
         };
         tell(&dir, &about)?;
-        Ok(Some(Home(Arc::new(dir))))
+        Ok(Some(Home::of(dir)))
     }
 
     /// Gives a job a directory that was put by; `None` when there is none that will do.
@@ -117,7 +118,7 @@ impl Disk {
 
     fn home(&self, name: &ContainerName) -> io::Result<Option<Home>> {
         let dir = unless_missing(self.jobs.open_dir(name.to_string()))?;
-        Ok(dir.map(|dir| Home(Arc::new(dir))))
+        Ok(dir.map(Home::of))
     }
 
     /// What there is of a job.
@@ -198,30 +199,49 @@ impl Disk {
 
 /// A job's directory. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Home(Arc<Dir>);
+pub(crate) struct Home(Arc<Opened>);
+
+struct Opened {
+    dir: Dir,
+    /// Whether the job was given its data by this.
+    data_given: AtomicBool,
+}
 
 impl Home {
+    fn of(dir: Dir) -> Self {
+        Self(Arc::new(Opened {
+            dir,
+            data_given: AtomicBool::new(false),
+        }))
+    }
+
+    /// Whether the job may have written data since this was made for it.
+    pub(crate) fn data_given(&self) -> bool {
+        self.0.data_given.load(Relaxed)
+    }
+
     /// Notes that the job runs from now on.
     pub(crate) fn mark_started(&self) -> io::Result<()> {
-        self.0.rename(CREATED, &self.0, STARTED)
+        self.0.dir.rename(CREATED, &self.0.dir, STARTED)
     }
 
     /// Where the job has its data.
     pub(crate) fn data(&self) -> io::Result<Dir> {
-        made(self.0.create_dir(DATA))?;
-        self.0.open_dir(DATA)
+        self.0.data_given.store(true, Relaxed);
+        made(self.0.dir.create_dir(DATA))?;
+        self.0.dir.open_dir(DATA)
     }
 
     /// Where the job's output goes, to read it and to write on.
     pub(crate) fn output(&self) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.create(true).read(true).append(true);
-        self.0.open_with(OUTPUT, &options)
+        self.0.dir.open_with(OUTPUT, &options)
     }
 
     /// What is in the job's data. Stops counting once more than `enough` bytes are on disk.
     pub(crate) fn size(&self, enough: u64) -> io::Result<Size> {
-        match unless_missing(self.0.open_dir(DATA))? {
+        match unless_missing(self.0.dir.open_dir(DATA))? {
             Some(data) => tree::size(data, enough),
             None => Ok(Size::default()),
         }

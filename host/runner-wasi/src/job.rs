@@ -25,6 +25,7 @@ const FAILED_LOOKS: u32 = 10;
 /// A job with a program. Killed when dropped.
 pub(crate) struct Job {
     plan: String,
+    home: Home,
     started_at: Timestamp,
     sighting: watch::Receiver<Sighting>,
     /// Its standard input ends when this is taken.
@@ -58,6 +59,7 @@ impl Job {
         let (sandbox, program, given) = run;
         let output = given.output.clone();
         let written = output.written();
+        let home = bounds.home.clone();
         let task = threads.spawn(async move {
             let ended = tokio::select! {
                 ended = program.run(&sandbox, given) => ended,
@@ -74,6 +76,7 @@ impl Job {
         });
         Self {
             plan,
+            home,
             started_at,
             sighting,
             stdin: Mutex::new(Some(stdin)),
@@ -85,6 +88,11 @@ impl Job {
 
     pub(crate) fn plan(&self) -> &str {
         &self.plan
+    }
+
+    /// Whether it may have written data.
+    pub(crate) fn data_given(&self) -> bool {
+        self.home.data_given()
     }
 
     pub(crate) fn started_at(&self) -> Timestamp {

@@ -141,14 +141,9 @@ impl WasiRunner {
         work: impl FnOnce(&Disk) -> io::Result<T> + Send + 'static,
     ) -> Result<T, RunnerError> {
         let disk = self.disk.clone();
-        let fail = |detail: String| RunnerError {
-            operation,
-            detail,
-            unreachable: false,
-        };
         match self.blocking(move || work(&disk)).await {
-            Ok(result) => result.map_err(|error| fail(error.to_string())),
-            Err(error) => Err(fail(error.to_string())),
+            Ok(result) => result.map_err(|error| failed(operation, error)),
+            Err(error) => Err(failed(operation, error)),
         }
     }
 }
@@ -156,16 +151,14 @@ impl WasiRunner {
 #[async_trait]
 impl Runner for WasiRunner {
     async fn prepare(&self, image: &ImagePermit) -> Result<ImageId, PrepareError> {
+        let image = image.image();
+        if let Some(program) = self.components.compiled(image) {
+            return Ok(program.id.clone());
+        }
         let (components, sandbox) = (Arc::clone(&self.components), Arc::clone(&self.sandbox));
-        let image = image.image().clone();
-        let program = self
-            .blocking(move || components.get(&sandbox, &image))
-            .await;
-        let program = program.map_err(|error| RunnerError {
-            operation: "compile",
-            detail: error.to_string(),
-            unreachable: false,
-        })??;
+        let image = image.clone();
+        let program = self.blocking(move || components.get(&sandbox, &image));
+        let program = program.await.map_err(|error| failed("compile", error))??;
         Ok(program.id.clone())
     }
 
@@ -191,11 +184,11 @@ impl Runner for WasiRunner {
                 })
             };
         }
-        let created = {
+        let begun = {
             let about = About::new(permit, self.clock.now());
             let (components, sandbox) = (Arc::clone(&self.components), Arc::clone(&self.sandbox));
             let (disk, name, image) = (self.disk.clone(), name.clone(), permit.image().clone());
-            let authorized = permit.image_id().clone();
+            let (authorized, ticket) = (permit.image_id().clone(), ticket.clone());
             self.blocking(move || {
                 let program = components.get(&sandbox, &image).map_err(refused)?;
                 if program.id != authorized {
@@ -206,23 +199,20 @@ impl Runner for WasiRunner {
                 }
                 let made = disk.make(&name, &about).map_err(refused)?;
                 // It ran in a process that is gone, or could not be begun nor cleared away.
-                let made = made.ok_or(LaunchError::Gone)?;
-                Ok((program, made))
+                let home = made.ok_or(LaunchError::Gone)?;
+                let started = match ticket.ask(&name.to_string()) {
+                    engine::Leave::Given => home.mark_started().map_err(refused),
+                    _ => Err(LaunchError::Withdrawn),
+                };
+                if let Err(error) = started {
+                    disk.remove(&name)
+                        .map_err(|error| failed("remove", error))?;
+                    return Err(error);
+                }
+                Ok((program, home))
             })
         };
-        let (program, home) = created.await.map_err(refused)??;
-        if ticket.ask(&name.to_string()) != engine::Leave::Given {
-            self.remove(name).await?;
-            return Err(LaunchError::Withdrawn);
-        }
-        let marked = {
-            let home = home.clone();
-            self.on_disk("start", move |_| home.mark_started())
-        };
-        if let Err(error) = marked.await {
-            self.remove(name).await?;
-            return Err(LaunchError::Refused(error.detail));
-        }
+        let (program, home) = begun.await.map_err(refused)??;
         let (stdin, own_stdin) = tokio::io::duplex(1);
         let given = Given {
             env: permit
@@ -301,6 +291,9 @@ impl Runner for WasiRunner {
     }
 
     async fn leftovers(&self, name: &ContainerName) -> Result<Option<Leftovers>, RunnerError> {
+        if self.job(name).is_some_and(|job| !job.data_given()) {
+            return Ok(Some(Leftovers::default()));
+        }
         let name = name.clone();
         self.on_disk("look at the data", move |disk| disk.leftovers(&name))
             .await
@@ -372,9 +365,10 @@ impl Runner for WasiRunner {
     }
 
     async fn free_bytes(&self) -> Result<Option<u64>, RunnerError> {
-        self.on_disk("look for room", Disk::free_bytes)
-            .await
-            .map(Some)
+        // A question for which the disk is not touched.
+        let free = self.disk.free_bytes();
+        free.map(Some)
+            .map_err(|error| failed("look for room", error))
     }
 
     async fn ping(&self) -> Result<(), RunnerError> {
@@ -386,6 +380,14 @@ impl Runner for WasiRunner {
 fn site(permit: &LaunchPermit) -> Option<Arc<Site>> {
     let (_, url) = permit.env().find(|(name, _)| *name == "SITE_URL")?;
     Some(Arc::new(Site::new(&url.reveal().parse().ok()?)))
+}
+
+fn failed(operation: &'static str, error: impl ToString) -> RunnerError {
+    RunnerError {
+        operation,
+        detail: error.to_string(),
+        unreachable: false,
+    }
 }
 
 fn refused(error: impl ToString) -> LaunchError {
@@ -401,11 +403,6 @@ struct Follow {
 /// The output of a job, a part at a time and no faster than it is taken.
 fn read(file: File, follow: Option<Follow>) -> LogStream {
     stream::try_unfold((file, 0, follow), |(file, offset, mut follow)| async move {
-        let fail = |detail: String| RunnerError {
-            operation: "logs",
-            detail,
-            unreachable: false,
-        };
         let mut file = file;
         loop {
             if let Some(Follow { job, written }) = &mut follow {
@@ -423,9 +420,9 @@ fn read(file: File, follow: Option<Follow>) -> LogStream {
                 (file, part)
             })
             .await
-            .map_err(|error| fail(error.to_string()))?;
+            .map_err(|error| failed("logs", error))?;
             file = again;
-            let part = part.map_err(|error| fail(error.to_string()))?;
+            let part = part.map_err(|error| failed("logs", error))?;
             if !part.is_empty() {
                 let offset = offset + part.len() as u64;
                 return Ok(Some((part, (file, offset, follow))));
