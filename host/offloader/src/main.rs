@@ -29,6 +29,10 @@ use cli::{Cli, Command, ConfigFile};
 use config::{Loaded, Problem};
 use config_file::ConfigFileError;
 
+/// What one thread takes another often gives back here, which costs the system's allocator dearly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Ended as asked.
 const DONE: u8 = 0;
 /// Failed while serving.

@@ -84,6 +84,11 @@ pub(crate) struct Opened {
 /// How many reads may go on at once.
 const READERS: usize = 2;
 
+/// How long the log may grow before its pages are written to the database: 16 MB. Within that, a page
+/// that changes often is written there once.
+const LOG_PAGES: i64 = 4096;
+const PAGE_BYTES: i64 = 4096;
+
 /// Pages that SQLite keeps in memory per connection, in KiB; the system caches the file anyway.
 const WRITER_CACHE_KIB: i64 = 2000;
 const READER_CACHE_KIB: i64 = 512;
@@ -381,7 +386,8 @@ fn prepare(db: &mut Connection) -> rusqlite::Result<()> {
         migration.commit()?;
     }
     db.pragma_update(None, "journal_mode", "WAL")?;
-    db.pragma_update(None, "journal_size_limit", 16 << 20)
+    db.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+    db.pragma_update(None, "journal_size_limit", LOG_PAGES * PAGE_BYTES)
 }
 
 /// What an error means, of a file whose beginning says that it is ours.
