@@ -255,11 +255,17 @@ impl JobLoop {
         })
     }
 
+    /// Whether what was started, and never saved as running, may go on. Once its time is over its
+    /// clients may have been told that it does not run, also before a restart.
+    fn may_adopt(&self) -> bool {
+        self.shared.now() < self.job.start_by && self.answer.adopt()
+    }
+
     async fn find_after_restart(&mut self) -> Event {
         match self.sight().await {
             None => Event::Leave,
             Some(Sighting::Absent | Sighting::Created) => self.interrupted(),
-            Some(Sighting::Running { since }) if self.job.ever_ran() || self.answer.adopt() => {
+            Some(Sighting::Running { since }) if self.job.ever_ran() || self.may_adopt() => {
                 Event::Known(Fact::Launched { at: since })
             }
             // Its clients were told otherwise since then.

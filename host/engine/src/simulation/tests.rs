@@ -31,6 +31,13 @@ fn a_removal_that_comes_late_meets_one_by_hand() {
     goes_well(61_300_808);
 }
 
+/// The store takes longer than the time to start, the engine longer than may be waited for to take
+/// the start back, and then the service is killed: whoever was told that nothing runs was told so.
+#[test]
+fn what_still_runs_after_its_time_is_not_taken_up_after_a_crash() {
+    goes_well(71_184_445);
+}
+
 /// What is deleted while the service ends, and kept by that, is deleted again.
 #[test]
 fn deletions_that_the_end_of_the_service_cuts_off_come_again() {
