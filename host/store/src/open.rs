@@ -373,6 +373,8 @@ fn read_unfinished(path: &Path, db: &Connection) -> Result<Vec<PastReading>, Ope
 fn prepare(db: &mut Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "foreign_keys", true)?;
+    // What a savepoint may have to put back is small, and would go through a file otherwise.
+    db.pragma_update(None, "temp_store", "MEMORY")?;
     db.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let done = usize::try_from(version).unwrap_or(0);
