@@ -244,8 +244,10 @@ impl World {
             return;
         }
         // Asked for before the start, and carried out after somebody removed by hand what ran then:
-        // until that the engine refuses it.
-        if self.late && self.oracle.removed_by_hand.contains(name) {
+        // until that the engine refuses it. Or asked for when the start was taken back, of which a
+        // restart does not know when it was saved after all.
+        let relied_on = self.oracle.granted.contains(&job.id);
+        if self.late && (self.oracle.removed_by_hand.contains(name) || !relied_on) {
             return;
         }
         // A start that could not be saved in time is taken back before its client is told so. The

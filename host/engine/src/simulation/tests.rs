@@ -38,6 +38,13 @@ fn what_still_runs_after_its_time_is_not_taken_up_after_a_crash() {
     goes_well(71_184_445);
 }
 
+/// The store saves a start after all that is being taken back, the service is killed, and the last
+/// request of taking it back is carried out after the restart.
+#[test]
+fn a_start_that_is_taken_back_may_go_after_the_next_start_of_the_service() {
+    goes_well(84_388_801);
+}
+
 /// What is deleted while the service ends, and kept by that, is deleted again.
 #[test]
 fn deletions_that_the_end_of_the_service_cuts_off_come_again() {
