@@ -253,7 +253,7 @@ impl World {
         // A start that could not be saved in time is taken back before its client is told so. The
         // store may come to it after all, and to the abandonment behind it.
         if matches!(job.state, State::Running { .. })
-            && !self.oracle.granted.contains(&job.id)
+            && !relied_on
             && self.service_now() >= job.start_by
         {
             return;
@@ -267,7 +267,7 @@ impl World {
         if !over && !never_ran {
             return self.violate(|_| format!("{what} {name} is removed, its job {:?}", job.state));
         }
-        if starting && self.oracle.granted.contains(&job.id) && !self.setup.after_run {
+        if starting && relied_on && !self.setup.after_run {
             return self
                 .violate(|_| format!("{what} {name} is removed, though its client relies on it"));
         }
