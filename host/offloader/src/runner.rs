@@ -43,7 +43,7 @@ pub(crate) fn make(
 ) -> anyhow::Result<(Arc<dyn Runner>, Option<Embedded>)> {
     let (runner, embedded): (Arc<dyn Runner>, _) = match &config.jobs.wasi {
         Some(wasi) => {
-            let runner = Arc::new(wasi_runner(wasi, instance.clone(), state, clock)?);
+            let runner = Arc::new(wasi_runner(config, wasi, instance.clone(), state, clock)?);
             let shutdown_timeout = wasi.shutdown_timeout;
             (
                 Arc::clone(&runner) as _,
@@ -76,6 +76,7 @@ fn docker(config: &Config, instance: InstanceId) -> anyhow::Result<DockerRunner>
 }
 
 fn wasi_runner(
+    config: &Config,
     wasi: &Wasi,
     instance: InstanceId,
     state: &StateDir,
@@ -96,6 +97,7 @@ fn wasi_runner(
         jobs: state.jobs()?,
         output_max: wasi.output_max_bytes,
         data_max: wasi.data_max_bytes,
+        jobs_max: config.jobs.max_concurrent_jobs,
         threads: threads.unwrap_or_else(processors),
         clock,
     })?)

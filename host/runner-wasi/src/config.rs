@@ -23,6 +23,8 @@ pub struct WasiConfig {
     /// Bytes that a job may have on `/data`, where each file and directory counts for 4 KiB at
     /// least; it is killed when it has more. 0 is no limit.
     pub data_max: u64,
+    /// Jobs that run at once, at most: what they run in is reserved for them.
+    pub jobs_max: u32,
     /// Threads that jobs run on; at least 1.
     pub threads: usize,
     /// The time.

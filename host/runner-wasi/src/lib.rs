@@ -24,6 +24,7 @@ mod disk;
 mod job;
 mod network;
 mod output;
+mod pool;
 mod runner;
 mod sandbox;
 mod tree;

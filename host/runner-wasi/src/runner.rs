@@ -75,7 +75,8 @@ impl WasiRunner {
     /// # Errors
     /// When the machine does not give what it needs.
     pub fn new(config: WasiConfig) -> Result<Self, WasiError> {
-        let sandbox = Sandbox::new().map_err(|error| WasiError::Engine(format!("{error:#}")))?;
+        let sandbox = Sandbox::new(config.jobs_max)
+            .map_err(|error| WasiError::Engine(format!("{error:#}")))?;
         let threads = Builder::new_multi_thread()
             .worker_threads(config.threads.max(1))
             .thread_name("job")

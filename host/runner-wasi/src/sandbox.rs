@@ -19,6 +19,7 @@ use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 use crate::disk::Home;
 use crate::network::Site;
 use crate::output::Output;
+use crate::pool;
 
 /// How often a job that computes makes room for others, and can be killed.
 const TICK: Duration = Duration::from_millis(5);
@@ -37,10 +38,10 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    pub(crate) fn new() -> wasmtime::Result<Self> {
+    pub(crate) fn new(jobs_max: u32) -> wasmtime::Result<Self> {
         let mut config = Config::new();
         config.epoch_interruption(true);
-        let engine = Engine::new(&config)?;
+        let engine = pool::engine(config, jobs_max, TABLE_ELEMENTS_MAX)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         linker.allow_shadowing(true);

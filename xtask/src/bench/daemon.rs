@@ -35,7 +35,7 @@ security.enable_admin = true
 security.admin_secret_key = "{ADMIN_SECRET}"
 [jobs]
 instance = "{instance}"
-max_concurrent_jobs = 5000
+max_concurrent_jobs = 1000
 "#
     )
 }

@@ -11,3 +11,4 @@ mod life;
 mod limits;
 mod network;
 mod place;
+mod pool;

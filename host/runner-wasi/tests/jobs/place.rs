@@ -53,6 +53,7 @@ pub(crate) struct Place {
     pub(crate) memory: u64,
     pub(crate) output_max: u64,
     pub(crate) data_max: u64,
+    pub(crate) jobs_max: u32,
     pub(crate) threads: usize,
 }
 
@@ -68,6 +69,7 @@ impl Place {
             memory: 64 << 20,
             output_max: 1 << 20,
             data_max: 0,
+            jobs_max: 64,
             threads: 2,
         }
     }
@@ -89,6 +91,7 @@ impl Place {
             jobs: self.open("jobs"),
             output_max: self.output_max,
             data_max: self.data_max,
+            jobs_max: self.jobs_max,
             threads: self.threads,
             clock: Arc::new(TestClock),
         })
