@@ -66,6 +66,8 @@ pub(crate) enum Event {
 pub(crate) struct JobLoop {
     pub(crate) shared: Arc<Shared>,
     pub(crate) job: Arc<Job>,
+    /// The job as the store has it and everybody else sees it.
+    saved: Arc<Job>,
     counted: Counted,
     decisions: Vec<Decision>,
     unsaved: Vec<Decision>,
@@ -133,6 +135,7 @@ impl JobLoop {
         Self {
             shared: Arc::clone(shared),
             job: Arc::clone(&view.job),
+            saved: Arc::clone(&view.job),
             counted: Counted::new(&view.job, &shared.removals),
             decisions: view.decisions.clone(),
             unsaved: Vec::new(),
@@ -181,7 +184,7 @@ impl JobLoop {
         }
         // A start that is not certain is not answered for: the client's connection ends with the
         // service, and the restart finds out.
-        if !matches!(self.job.state, State::Starting) {
+        if !matches!(self.saved.state, State::Starting) {
             self.answer.tell(Err(self.not_started()));
         }
     }
@@ -201,6 +204,10 @@ impl JobLoop {
         if let (State::Removing { forget: true, .. }, Fact::Cleared) = (self.job.state, &fact) {
             return self.forget(next).await;
         }
+        if self.saved.state.end().is_none() && is_saved_with_the_next(&next) {
+            self.job = next;
+            return true;
+        }
         let next = match self.save(next, &fact).await {
             Saved::Yes(next) => next,
             Saved::Never => {
@@ -219,8 +226,9 @@ impl JobLoop {
                 return false;
             }
         };
-        log_transition(&self.job, &next);
-        self.counted.follow(&self.job, &next, self.shared.now());
+        log_transition(&self.saved, &next);
+        self.counted.follow(&self.saved, &next, self.shared.now());
+        self.saved = Arc::clone(&next);
         self.job = next;
         self.publish();
         true
@@ -237,9 +245,9 @@ impl JobLoop {
             State::Starting | State::Running { .. } if fresh => Some(self.job.start_by),
             _ => None,
         };
-        match next.state {
-            State::Running { .. } => FaultPoint::RunningUnsaved.reach(),
-            State::Ended(_) => FaultPoint::EndUnsaved.reach(),
+        match (self.saved.state.end(), next.state) {
+            (_, State::Running { .. }) => FaultPoint::RunningUnsaved.reach(),
+            (None, is) if is.end().is_some() && next.ever_ran() => FaultPoint::EndUnsaved.reach(),
             _ => {}
         }
         let mut pause = BACKOFF.0;
@@ -324,7 +332,7 @@ impl JobLoop {
             State::Removed { .. } if !self.job.ever_ran() => {
                 self.answer.tell(Err(self.not_started()));
             }
-            State::Ended(_) => {
+            is if is.end().is_some() && self.job.ever_ran() => {
                 // It ran, if only for a moment.
                 self.answer.tell(Ok(view));
                 self.launchable = None;
@@ -411,6 +419,13 @@ pub(crate) async fn sleep_until(shared: &Shared, at: Option<Timestamp>) {
         Some(at) => tokio::time::sleep(at.after(shared.now())).await,
         None => std::future::pending().await,
     }
+}
+
+/// Whether the end of a job is saved together with what follows: nothing comes between them but the
+/// decision what becomes of data that nobody needs, which is made again after a crash.
+fn is_saved_with_the_next(job: &Job) -> bool {
+    let unneeded = |end: domain::End| !end.delivery.may_be_unsent();
+    matches!(job.state, State::Ended(end) if unneeded(end)) && job.resends.is_none()
 }
 
 fn log_transition(before: &Job, after: &Job) {

@@ -45,6 +45,12 @@ pub trait Runner: Send + Sync + 'static {
     /// and goes on when they stop waiting.
     async fn prepare(&self, image: &ImagePermit) -> Result<ImageId, PrepareError>;
 
+    /// The id of an image that is known to be present without asking anybody: a job of it need not
+    /// be saved as one that waits for its image.
+    fn present(&self, _: &ImagePermit) -> Option<ImageId> {
+        None
+    }
+
     /// Creates and starts the container of a permit, once: a container of that name with the
     /// permit's labels and image counts as it and is not started again when it ever ran. Asks
     /// `ticket` at the last moment before the start, and answers within 20 s after its leave. After

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{
-    Attempt, Decision, EndReason, Job, JobFacts, JobId, Purpose, Secret, SiteUrl, State, Timestamp,
+    Attempt, Decision, EndReason, Fact, Job, JobFacts, JobId, Purpose, Secret, SiteUrl, State,
+    Timestamp,
 };
 use gate::{ImagePermit, Origin, SortedInputs};
 use sha2::{Digest as _, Sha256};
@@ -14,6 +15,7 @@ use tracing::{Instrument as _, info, info_span};
 use crate::answer::Waiter;
 use crate::engine::{Denied, Shared};
 use crate::job_loop::{JobLoop, Launchable};
+use crate::rules::step;
 use crate::{
     Accepted, Engine, FaultPoint, JobKey, JobView, KeyedJob, NewJob, StoreError, Submission,
     SubmitError, facts,
@@ -87,7 +89,7 @@ async fn submit(
     }
 
     let chosen = choose(shared, &id, &s, &runner, &inputs, submitted_at, start_by).await?;
-    let job = Arc::new(Job {
+    let job = Job {
         id,
         owner: s.owner,
         client: s.client.clone(),
@@ -102,7 +104,8 @@ async fn submit(
         resends: None,
         attempts: vec![Attempt::new(1, chosen.image.image().clone(), submitted_at)],
         state: State::Preparing,
-    });
+    };
+    let job = Arc::new(without_waiting_for_its_image(shared, job, &chosen.image));
     let view = Arc::new(JobView {
         job: Arc::clone(&job),
         decisions: chosen.decisions.clone(),
@@ -150,6 +153,17 @@ async fn submit(
     Err(too_late(
         "an earlier submission of the same work is still being given up",
     ))
+}
+
+/// The job as it is when its image is known to be present.
+fn without_waiting_for_its_image(shared: &Shared, job: Job, image: &ImagePermit) -> Job {
+    let Some(image_id) = shared.ports.runner.present(image) else {
+        return job;
+    };
+    match step(&job, &Fact::Prepared { image_id }, shared.now()) {
+        Ok(starting) if starting.state == State::Starting => starting,
+        _ => job,
+    }
 }
 
 /// What the store answers while there is time.

@@ -155,6 +155,10 @@ impl Runner for LoggingRunner {
         self.runner.prepare(image).await
     }
 
+    fn present(&self, image: &ImagePermit) -> Option<ImageId> {
+        self.runner.present(image)
+    }
+
     async fn launch(
         &self,
         permit: &LaunchPermit,

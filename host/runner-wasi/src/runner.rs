@@ -152,15 +152,19 @@ impl WasiRunner {
 #[async_trait]
 impl Runner for WasiRunner {
     async fn prepare(&self, image: &ImagePermit) -> Result<ImageId, PrepareError> {
-        let image = image.image();
-        if let Some(program) = self.components.compiled(image) {
-            return Ok(program.id.clone());
+        if let Some(id) = self.present(image) {
+            return Ok(id);
         }
         let (components, sandbox) = (Arc::clone(&self.components), Arc::clone(&self.sandbox));
-        let image = image.clone();
+        let image = image.image().clone();
         let program = self.blocking(move || components.get(&sandbox, &image));
         let program = program.await.map_err(|error| failed("compile", error))??;
         Ok(program.id.clone())
+    }
+
+    fn present(&self, image: &ImagePermit) -> Option<ImageId> {
+        let program = self.components.compiled(image.image())?;
+        Some(program.id.clone())
     }
 
     async fn launch(

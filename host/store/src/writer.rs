@@ -13,6 +13,11 @@ use crate::failure::Failure;
 /// The most writes that share a transaction.
 const GROUP: usize = 256;
 
+/// With so many writes in a transaction more are about to come, and are waited for that long: each
+/// transaction costs the disk the same, and its pages are often those of the next one.
+const BUSY: usize = 4;
+const GATHERING: Duration = Duration::from_millis(1);
+
 /// How long after a failure it is found out whether the file can be written again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -167,6 +172,7 @@ impl Write<fn(&Connection) -> Result<(), Failure>, ()> {
 }
 
 fn serve(db: Connection, tasks: &Receiver<Box<dyn Task>>, trouble: &Trouble) {
+    let mut busy = false;
     loop {
         let pause = match trouble.get() {
             Some(_) => LOOK_AGAIN,
@@ -177,8 +183,12 @@ fn serve(db: Connection, tasks: &Receiver<Box<dyn Task>>, trouble: &Trouble) {
             Err(RecvTimeoutError::Timeout) => Box::new(Write::probe()),
             Err(RecvTimeoutError::Disconnected) => break,
         };
+        if busy {
+            std::thread::sleep(GATHERING);
+        }
         let mut group = vec![first];
         group.extend(tasks.try_iter().take(GROUP - 1));
+        busy = group.len() >= BUSY;
         let committed = match run_all(&db, &mut group) {
             Ok(unwritable) => {
                 trouble.set(unwritable);

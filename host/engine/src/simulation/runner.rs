@@ -648,6 +648,14 @@ impl Runner for Sim {
         })
     }
 
+    /// Now and then, so that histories have both.
+    fn present(&self, image: &ImagePermit) -> Option<ImageId> {
+        let mut world = self.world();
+        let (done, fails) = *world.images.get(&image.image().to_string())?;
+        let known = !fails && done <= world.now() && world.rng.bool();
+        known.then(|| image_id('a'))
+    }
+
     async fn launch(
         &self,
         permit: &LaunchPermit,
