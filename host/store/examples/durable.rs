@@ -2,7 +2,7 @@
 //! `cargo xtask bench rate`.
 //!
 //! `durable FILE JOBS GROUP`: each job is one row of the size of a job's record, inserted and then
-//! changed five times; the same step of GROUP jobs is one transaction, synced as the store syncs its
+//! changed three times; the same step of GROUP jobs is one transaction, synced as the store syncs its
 //! own. Prints JSON. The file must not be there before.
 
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
-/// Saves of a job after its acceptance: starting, running, ended, removing, removed.
-const CHANGES: u32 = 5;
+/// Saves of a job after it was accepted as starting: running, removing, removed.
+const CHANGES: u32 = 3;
 /// About what the rows of a job hold: the submission's fields, its inputs, an attempt.
 const RECORD: usize = 900;
 
