@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
-    RestartPolicy, RestartPolicyNameEnum,
+    MountVolumeOptionsDriverConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 use gate::LaunchPermit;
 
@@ -27,8 +27,14 @@ pub(crate) fn describe(permit: &LaunchPermit, config: &DockerConfig) -> Containe
         target: Some(DATA.to_owned()),
         read_only: Some(false),
         volume_options: Some(match permit.resends() {
+            // An engine that was stopped while it made the volume finds it again without its labels.
+            // It adds them when it is told the driver, and leaves it as it is otherwise.
             None => MountVolumeOptions {
                 labels: Some(labels.clone()),
+                driver_config: Some(MountVolumeOptionsDriverConfig {
+                    name: Some("local".to_owned()),
+                    ..Default::default()
+                }),
                 ..Default::default()
             },
             // It is there, with labels of its own; should it be gone, what the engine makes in its

@@ -1,13 +1,14 @@
 //! The container engine goes away and comes back.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
-use offloader_system_tests::Passing;
+use offloader_system_tests::{KEY, Passing};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::plan::Plan;
-use crate::world::{World, wait_for, work_id};
+use crate::world::{CLIENT, World, wait_for, work_id};
 
 /// How an engine goes away.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -296,4 +297,41 @@ async fn a_creation_that_is_never_answered_is_adopted_in_time_and_else_removed()
             assert_eq!(world.oracle.starts_of(&id), 0, "a ghost");
         }
     }
+}
+
+#[tokio::test]
+async fn a_volume_that_an_engine_left_half_made_is_labelled_like_any_other() {
+    let test = "a_volume_that_an_engine_left_half_made_is_labelled_like_any_other";
+    let Some(plan) = Plan::own_engine(test).await else {
+        return;
+    };
+    let mut world = plan.begin().await;
+    // So that what the engine is about to make is known before it does.
+    world.dockerd().freeze();
+    let client = world.daemon().client(CLIENT, KEY);
+    let body = world.recording("rec");
+    let posted = tokio::spawn({
+        let body = body.clone();
+        async move { client.post(&body).await }
+    });
+    let id = loop {
+        if let Some(id) = world.newest().await["id"].as_str() {
+            break id.to_owned();
+        }
+        sleep(Duration::from_millis(20)).await;
+    };
+    let volume = format!("offloader-{}-{id}-1-data", world.instance);
+    let dockerd = world.dockerd();
+    dockerd.kill();
+    let dir = dockerd.data().join("volumes").join(&volume).join("_data");
+    fs::create_dir_all(dir).expect("a directory of the engine's");
+    come_back(&mut world).await;
+    let answer = posted.await.expect("it does not panic");
+    let answer = answer.expect("the daemon answers");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    world.note(&body, Some(&answer));
+    assert_eq!(world.agrees().await.volumes, 1);
+    world.ask_to_end(&id);
+    world.until_removed(&id).await;
+    assert_eq!(world.agrees().await.volumes, 0);
 }
