@@ -22,6 +22,9 @@ use crate::{DeleteError, FaultPoint, JobView, ResendError, StopError};
 /// The pause before something that failed is tried again: grows from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
+/// How long the end of a job waits to be saved with what follows. Until then it has its slot.
+const PROMPT: Duration = Duration::from_millis(100);
+
 /// How long it is tried to take a start back before the client is answered.
 const TAKING_BACK: Duration = Duration::from_secs(10);
 
@@ -68,6 +71,8 @@ pub(crate) struct JobLoop {
     pub(crate) job: Arc<Job>,
     /// The job as the store has it and everybody else sees it.
     saved: Arc<Job>,
+    /// Whether its end is not left to be saved with what follows.
+    ends_alone: bool,
     counted: Counted,
     decisions: Vec<Decision>,
     unsaved: Vec<Decision>,
@@ -109,7 +114,10 @@ impl JobLoop {
         view: Arc<JobView>,
         answer: Arc<Answer>,
     ) -> Self {
-        Self::new(shared, view, answer, None)
+        let mut again = Self::new(shared, view, answer, None);
+        // It may have been what follows its end that panicked.
+        again.ends_alone = true;
+        again
     }
 
     /// The task of a job found in the store after a restart.
@@ -136,6 +144,7 @@ impl JobLoop {
             shared: Arc::clone(shared),
             job: Arc::clone(&view.job),
             saved: Arc::clone(&view.job),
+            ends_alone: false,
             counted: Counted::new(&view.job, &shared.removals),
             decisions: view.decisions.clone(),
             unsaved: Vec::new(),
@@ -160,6 +169,7 @@ impl JobLoop {
     /// Does what there is to do until the job has no duty left or the service ends.
     pub(crate) async fn run(mut self) {
         loop {
+            let unsaved_end = self.saved.state.end().is_none() && self.job.state.end().is_some();
             // Boxed, so that a task that keeps a job for weeks takes the room of that alone.
             let work = match duty(&self.job) {
                 Duty::Prepare { give_up_at } => self.prepare(give_up_at).boxed(),
@@ -172,7 +182,17 @@ impl JobLoop {
                 Duty::Remove { forget } => self.remove(forget).boxed(),
                 Duty::Rest => break,
             };
-            let event = work.await;
+            let event = if unsaved_end {
+                match tokio::time::timeout(PROMPT, work).await {
+                    Ok(event) => event,
+                    Err(_) => {
+                        self.go_back();
+                        continue;
+                    }
+                }
+            } else {
+                work.await
+            };
             match event {
                 Event::Known(fact) => {
                     if !self.apply(fact).boxed().await {
@@ -187,6 +207,23 @@ impl JobLoop {
         if !matches!(self.saved.state, State::Starting) {
             self.answer.tell(Err(self.not_started()));
         }
+    }
+
+    /// Whether a state is the end of a job and is saved together with what follows: nothing comes
+    /// between them but the decision what becomes of data that nobody needs.
+    fn end_can_wait(&self, next: &Job) -> bool {
+        let unneeded = |end: domain::End| !end.delivery.may_be_unsent();
+        matches!(next.state, State::Ended(end) if unneeded(end))
+            && self.saved.state.end().is_none()
+            && self.job.resends.is_none()
+            && !self.ends_alone
+    }
+
+    /// Begins anew with what is saved, as after a crash: the end is seen again.
+    fn go_back(&mut self) {
+        self.job = Arc::clone(&self.saved);
+        self.unsaved.clear();
+        self.ends_alone = true;
     }
 
     /// Takes a fact: step, save, tell. False when the task has to end.
@@ -204,7 +241,7 @@ impl JobLoop {
         if let (State::Removing { forget: true, .. }, Fact::Cleared) = (self.job.state, &fact) {
             return self.forget(next).await;
         }
-        if self.saved.state.end().is_none() && is_saved_with_the_next(&next) {
+        if self.end_can_wait(&next) {
             self.job = next;
             return true;
         }
@@ -421,13 +458,6 @@ pub(crate) async fn sleep_until(shared: &Shared, at: Option<Timestamp>) {
     }
 }
 
-/// Whether the end of a job is saved together with what follows: nothing comes between them but the
-/// decision what becomes of data that nobody needs, which is made again after a crash.
-fn is_saved_with_the_next(job: &Job) -> bool {
-    let unneeded = |end: domain::End| !end.delivery.may_be_unsent();
-    matches!(job.state, State::Ended(end) if unneeded(end)) && job.resends.is_none()
-}
-
 fn log_transition(before: &Job, after: &Job) {
     let attempt = after.attempt();
     let (from, to) = (
@@ -443,7 +473,9 @@ fn log_transition(before: &Job, after: &Job) {
             from, to, reason = %end.reason, outcome = end.outcome.as_str(), delivery = ?end.delivery,
             "the job's work was not delivered; its volume holds the only copy"
         ),
-        State::Ended(end) | State::Removing { end, forget: false } => info!(
+        State::Ended(end)
+        | State::Retained { end, .. }
+        | State::Removing { end, forget: false } => info!(
             from, to, reason = %end.reason, outcome = end.outcome.as_str(), attempt = attempt.number, "job"
         ),
         State::Waiting { until } => info!(

@@ -367,7 +367,7 @@ pub struct JobKey {
 /// A job to be accepted.
 #[derive(Debug, Clone)]
 pub struct NewJob {
-    /// The job, preparing its first attempt.
+    /// The job, preparing or starting its first attempt.
     pub job: Arc<Job>,
     /// The decisions made about it so far.
     pub decisions: Vec<Decision>,

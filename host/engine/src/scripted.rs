@@ -631,6 +631,8 @@ pub(crate) struct FixedPolicies {
     pub(crate) image: Choice,
     pub(crate) retry: RetryVerdict,
     pub(crate) retention: RetentionVerdict,
+    /// How long that takes to be said; `None` panics.
+    pub(crate) retention_takes: Option<Duration>,
     /// The images that were chosen so far, each time one was asked for.
     pub(crate) asked_about: Arc<Mutex<Vec<String>>>,
 }
@@ -641,6 +643,7 @@ impl Default for FixedPolicies {
             image: Choice::AsAsked,
             retry: RetryVerdict::Pass,
             retention: RetentionVerdict::Pass,
+            retention_takes: Some(Duration::ZERO),
             asked_about: Arc::default(),
         }
     }
@@ -671,6 +674,10 @@ impl Policies for FixedPolicies {
         ruling(self.retry)
     }
     async fn retention(&self, _: &JobFacts) -> Ruling<RetentionVerdict> {
+        let takes = self.retention_takes.expect("the policies panic");
+        if takes > Duration::ZERO {
+            tokio::time::sleep(takes).await;
+        }
         ruling(self.retention)
     }
 }

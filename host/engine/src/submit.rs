@@ -105,11 +105,6 @@ async fn submit(
         attempts: vec![Attempt::new(1, chosen.image.image().clone(), submitted_at)],
         state: State::Preparing,
     };
-    let job = Arc::new(without_waiting_for_its_image(shared, job, &chosen.image));
-    let view = Arc::new(JobView {
-        job: Arc::clone(&job),
-        decisions: chosen.decisions.clone(),
-    });
     let launchable = Box::new(Launchable {
         permit: chosen.image,
         image_origin: chosen.image_origin,
@@ -119,6 +114,12 @@ async fn submit(
     });
     let mut launchable = Some(launchable);
     while let Some(to_launch) = launchable.take() {
+        let job = without_waiting_for_its_image(shared, job.clone(), &to_launch.permit);
+        let job = Arc::new(job);
+        let view = Arc::new(JobView {
+            job: Arc::clone(&job),
+            decisions: chosen.decisions.clone(),
+        });
         let new = NewJob {
             job: Arc::clone(&job),
             decisions: chosen.decisions.clone(),
@@ -126,7 +127,7 @@ async fn submit(
             body_sha256: s.body_sha256.clone(),
             slots: shared.config.slots,
         };
-        let begin = begin(Arc::clone(shared), new, Arc::clone(&view), to_launch).in_current_span();
+        let begin = begin(Arc::clone(shared), new, view, to_launch).in_current_span();
         let begun = tokio::time::timeout(due.after(shared.now()), shared.tasks.spawn(begin)).await;
         let known = match begun.map(|joined| joined.unwrap_or(Ok(Begun::Ending))) {
             Err(_) => return Err(too_late("the store did not save the job in time")),

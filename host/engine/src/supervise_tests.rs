@@ -111,3 +111,27 @@ async fn a_job_that_panics_each_time_costs_little_and_the_service_ends_all_the_s
         .end(engine.live(&id).unwrap().job.submitted_at, 0);
     until(&engine, &id, Lifecycle::Removed).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn whatever_policies_do_at_the_end_of_a_job_it_is_over_soon() {
+    for retention_takes in [Some(5 * MINUTE), None] {
+        let mut stage = Stage::default();
+        stage.policies.retention_takes = retention_takes;
+        let engine = stage.engine().await;
+        let job = engine.submit(recording('a')).await.unwrap().job.clone();
+        stage.runner.end(job.submitted_at, 0);
+        sleep(Duration::from_secs(2)).await;
+        let over = engine.job(&job.id).await.unwrap().unwrap();
+        assert_eq!(
+            over.job.state.lifecycle(),
+            Lifecycle::Ended,
+            "its slot is taken"
+        );
+        assert_eq!(stage.runner.containers(), 1, "nobody decided that");
+        engine.shutdown().await;
+        stage.policies.retention_takes = Some(Duration::ZERO);
+        let engine = stage.engine().await;
+        until(&engine, &job.id, Lifecycle::Removed).await;
+        assert_eq!((stage.runner.starts(), stage.runner.containers()), (1, 0));
+    }
+}

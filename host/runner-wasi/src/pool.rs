@@ -62,7 +62,7 @@ fn pool(jobs_max: u32, table_elements_max: usize) -> PoolingAllocationConfig {
         .linear_memory_keep_resident(KEPT_RESIDENT)
         .table_keep_resident(KEPT_RESIDENT)
         .pagemap_scan(Enabled::Auto)
-        // No more is kept than was in use at once.
+        // What was used before is used again before what never was.
         .max_unused_warm_slots(0);
     pool
 }

@@ -129,6 +129,7 @@ impl JobLoop {
         if self.launchable.is_none() {
             return self.find_after_restart().await;
         }
+        self.waiting_for = "waiting for the container to start".to_owned();
         let permit = match self.authorize() {
             Ok(permit) => permit,
             Err(why) => {

@@ -130,6 +130,8 @@ mod tests {
         let id = &job.job.id;
         sleep(MINUTE * 30).await;
         assert_eq!(log.warnings(), [""; 0]);
+        // Another test that came here first, at the same time, may have left word that nobody minds.
+        tracing::callsite::rebuild_interest_cache();
         sleep(MINUTE * 2).await;
         let warnings = log.warnings();
         assert_eq!(warnings.len(), 1, "{warnings:?}");

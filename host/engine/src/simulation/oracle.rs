@@ -339,6 +339,11 @@ impl World {
             wrong_with_resend.is_none(),
             wrong_with_resend.unwrap_or_default(),
         );
+        let ends = job.state.end().is_some() && before.is_none_or(|b| b.state.end().is_none());
+        must(
+            !ends || !job.ever_ran() || !self.runs(id),
+            "it ended, and runs",
+        );
         let now = self.service_now();
         match job.state {
             State::Running { since, deadline } => {
@@ -383,7 +388,6 @@ impl World {
                 _ => must(false, "it stops without having run"),
             },
             State::Ended(end) => {
-                must(!self.runs(id), "it ended, and runs");
                 if let Some(State::Retained { .. }) = before.map(|b| b.state) {
                     let unsent = |v: &super::world::Volume| v.unsent;
                     let left = self.volumes.get(&name(job.attempt().number));
