@@ -37,8 +37,9 @@ pub(crate) struct Oracle {
     granted: BTreeSet<JobId>,
     /// Each job as it was committed, again and again.
     versions: BTreeMap<JobId, Vec<Arc<Job>>>,
-    /// When each job was committed the last time, in milliseconds of the history.
-    saved: BTreeMap<JobId, u64>,
+    /// When each job changed the last time, or one that sends in again what it left: in milliseconds
+    /// of the history.
+    changed: BTreeMap<JobId, u64>,
     /// Jobs about whose data no policy minded.
     passed: BTreeMap<String, bool>,
     /// When each job may be killed, in milliseconds of the history.
@@ -462,7 +463,7 @@ impl World {
             let kill_at = self.now() + kill_at.after(now).as_millis() as u64;
             self.oracle.kill_at.entry(id.clone()).or_insert(kill_at);
         }
-        self.oracle.saved.insert(id.clone(), self.now());
+        self.saw_change(&job);
         self.oracle
             .versions
             .entry(id.clone())
@@ -470,7 +471,19 @@ impl World {
             .push(job);
     }
 
+    fn saw_change(&mut self, job: &Job) {
+        let now = self.now();
+        let changed = &mut self.oracle.changed;
+        for id in [Some(&job.id), job.resends.as_ref()].into_iter().flatten() {
+            changed.insert(id.clone(), now);
+        }
+    }
+
     pub(crate) fn saw_forget(&mut self, id: &JobId) {
+        let last = self.oracle.versions.get(id).and_then(|all| all.last());
+        if let Some(job) = last.cloned() {
+            self.saw_change(&job);
+        }
         let labelled = self
             .containers
             .iter()
@@ -559,10 +572,10 @@ impl World {
             let due = due.filter(|due| {
                 self.resends_of(&job.id).next().is_none() || held_until.is_some_and(|h| h < *due)
             });
-            // A slow store may save a time that is over by then.
-            let saved = self.oracle.saved.get(&job.id);
-            let just_saved = saved.is_some_and(|at| self.now() < at + EXCUSED);
-            if due.is_some_and(|due| due.plus(OVERDUE) < now) && !just_saved && !self.excused() {
+            // A slow store may save a time that is over by then, or be at it when a resend has gone.
+            let changed = self.oracle.changed.get(&job.id);
+            let just_now = changed.is_some_and(|at| self.now() < at + EXCUSED);
+            if due.is_some_and(|due| due.plus(OVERDUE) < now) && !just_now && !self.excused() {
                 self.violate(|_| format!("job {} is overdue: {:?}", job.id, job.state));
             }
             let kept = match job.state {
