@@ -12,6 +12,7 @@ mod gate;
 mod grants;
 mod images;
 mod inputs;
+pub mod label;
 mod name;
 mod permit;
 mod refusal;

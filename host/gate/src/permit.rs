@@ -6,6 +6,7 @@ use std::time::Duration;
 use domain::{ClientId, ImageId, ImageRef, JobId, JobKind, Secret, SiteUrl, Timestamp};
 use sha2::{Digest, Sha256};
 
+use crate::label;
 use crate::{ContainerName, Gate, Origin, Refusal};
 
 /// All that one attempt wants to do.
@@ -56,9 +57,6 @@ pub struct LaunchPermit {
 
 /// The argument with which an image sends in again what is in its volume, and does nothing else.
 const RESEND: &str = "resend";
-
-/// Label that the standard service puts on its containers; existing scripts filter by it.
-const APP_LABEL: (&str, &str) = ("app", "mattermost-calls-offloader");
 
 impl Gate {
     /// Checks the whole of a plan, whatever was checked before, and makes a permit of it.
@@ -248,24 +246,18 @@ impl LaunchPermit {
         max_duration: Duration,
     ) -> BTreeMap<String, String> {
         let ours = [
-            ("io.offloader.instance", self.name.instance().to_string()),
-            ("io.offloader.job", self.name.job().to_string()),
-            ("io.offloader.attempt", self.name.attempt().to_string()),
+            (label::INSTANCE, self.name.instance().to_string()),
+            (label::JOB, self.name.job().to_string()),
+            (label::ATTEMPT, self.name.attempt().to_string()),
             // Never left out: an image could bring a label of the name.
-            ("io.offloader.volume-of", self.volume_of().to_string()),
-            ("io.offloader.type", self.kind.to_string()),
-            ("io.offloader.client", client.to_string()),
-            (
-                "io.offloader.submitted-unix-ms",
-                submitted_at.as_millis().to_string(),
-            ),
-            (
-                "io.offloader.max-duration-ms",
-                max_duration.as_millis().to_string(),
-            ),
-            ("io.offloader.plan-sha256", self.digest()),
+            (label::VOLUME_OF, self.volume_of().to_string()),
+            (label::KIND, self.kind.to_string()),
+            (label::CLIENT, client.to_string()),
+            (label::SUBMITTED, submitted_at.as_millis().to_string()),
+            (label::MAX_DURATION, max_duration.as_millis().to_string()),
+            (label::PLAN, self.digest()),
         ];
-        let app = (APP_LABEL.0, APP_LABEL.1.to_owned());
+        let app = (label::APP.0, label::APP.1.to_owned());
         [app]
             .into_iter()
             .chain(ours)

@@ -6,17 +6,8 @@ use std::time::Duration;
 
 use domain::{ClientId, InstanceId, JobId, JobKind, Timestamp};
 use gate::ContainerName;
+use gate::label::{APP, ATTEMPT, CLIENT, INSTANCE, JOB, KIND, MAX_DURATION, SUBMITTED, VOLUME_OF};
 
-/// The label that every job container carries, whoever's it is.
-const APP: (&str, &str) = ("app", "mattermost-calls-offloader");
-const INSTANCE: &str = "io.offloader.instance";
-const JOB: &str = "io.offloader.job";
-const ATTEMPT: &str = "io.offloader.attempt";
-const KIND: &str = "io.offloader.type";
-const CLIENT: &str = "io.offloader.client";
-const SUBMITTED: &str = "io.offloader.submitted-unix-ms";
-const MAX_DURATION: &str = "io.offloader.max-duration-ms";
-const VOLUME_OF: &str = "io.offloader.volume-of";
 /// What an image says that sends in again, when it is started with the argument `resend`, what is
 /// in its volume, and does nothing else.
 const RESEND: (&str, &str) = ("io.offloader.resend", "true");

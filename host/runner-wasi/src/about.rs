@@ -6,18 +6,9 @@ use std::time::Duration;
 
 use domain::{ClientId, Timestamp};
 use engine::Described;
+use gate::label::{ATTEMPT, CLIENT, INSTANCE, JOB, KIND, MAX_DURATION, SUBMITTED};
 use gate::{ContainerName, LaunchPermit};
 use serde::{Deserialize, Serialize};
-
-/// The label that tells what a launch allows.
-pub(crate) const PLAN: &str = "io.offloader.plan-sha256";
-const INSTANCE: &str = "io.offloader.instance";
-const JOB: &str = "io.offloader.job";
-const ATTEMPT: &str = "io.offloader.attempt";
-const KIND: &str = "io.offloader.type";
-const CLIENT: &str = "io.offloader.client";
-const SUBMITTED: &str = "io.offloader.submitted-unix-ms";
-const MAX_DURATION: &str = "io.offloader.max-duration-ms";
 
 /// As it is written into a file, which holds no secrets: whoever sees the job's data may see it.
 #[derive(Serialize, Deserialize)]

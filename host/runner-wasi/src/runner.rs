@@ -14,13 +14,13 @@ use engine::{
 };
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, stream};
-use gate::{ContainerName, ImagePermit, LaunchPermit};
+use gate::{ContainerName, ImagePermit, LaunchPermit, label};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
-use crate::about::{About, PLAN};
+use crate::about::About;
 use crate::archive;
 use crate::components::Components;
 use crate::config::{WasiConfig, WasiError};
@@ -177,7 +177,11 @@ impl Runner for WasiRunner {
             return Err(LaunchError::Refused(why.to_owned()));
         }
         let name = permit.name();
-        let plan = permit.labels().get(PLAN).cloned().unwrap_or_default();
+        let plan = permit
+            .labels()
+            .get(label::PLAN)
+            .cloned()
+            .unwrap_or_default();
         if let Some(job) = self.job(name) {
             return if job.plan() == plan {
                 Ok(Launched {

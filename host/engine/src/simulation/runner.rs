@@ -433,7 +433,7 @@ impl Sim {
     /// Sees to it that the container exists and is what was authorized.
     async fn create(&self, permit: &LaunchPermit) -> Result<Seen, LaunchError> {
         let name = permit.name();
-        let plan = permit.labels()["io.offloader.plan-sha256"].clone();
+        let plan = permit.labels()[gate::label::PLAN].clone();
         let deadline = self.now().await + CREATE;
         loop {
             let creation = {
