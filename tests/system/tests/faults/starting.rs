@@ -50,7 +50,7 @@ async fn an_end_within_milliseconds_is_recorded_and_cleaned_up_once() {
             "{job:#}"
         );
         assert_eq!(job["attempts"].as_array().map(Vec::len), Some(1), "{job:#}");
-        let ended = "to=\"ended\"";
+        let ended = "from=\"running\"";
         let told = world.daemon().log();
         let told = told
             .lines()
