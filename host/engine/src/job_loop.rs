@@ -182,24 +182,18 @@ impl JobLoop {
                 Duty::Remove { forget } => self.remove(forget).boxed(),
                 Duty::Rest => break,
             };
-            let event = if unsaved_end {
-                match tokio::time::timeout(PROMPT, work).await {
-                    Ok(event) => event,
-                    Err(_) => {
-                        self.go_back();
-                        continue;
-                    }
-                }
-            } else {
-                work.await
+            let event = match unsaved_end {
+                true => tokio::time::timeout(PROMPT, work).await.ok(),
+                false => Some(work.await),
             };
             match event {
-                Event::Known(fact) => {
+                Some(Event::Known(fact)) => {
                     if !self.apply(fact).boxed().await {
                         break;
                     }
                 }
-                Event::Leave => break,
+                Some(Event::Leave) => break,
+                None => self.go_back(),
             }
         }
         // A start that is not certain is not answered for: the client's connection ends with the

@@ -13,8 +13,9 @@ use crate::failure::Failure;
 /// The most writes that share a transaction.
 const GROUP: usize = 256;
 
-/// With so many writes in a transaction more are about to come, and are waited for that long: each
-/// transaction costs the disk the same, and its pages are often those of the next one.
+/// With so many writes in a transaction more are about to come, and are waited for that long, unless
+/// they wait already: each transaction costs the disk the same, and its pages are often those of the
+/// next one.
 const BUSY: usize = 4;
 const GATHERING: Duration = Duration::from_millis(1);
 
@@ -188,7 +189,7 @@ fn serve(db: Connection, tasks: &Receiver<Box<dyn Task>>, trouble: &Trouble) {
         }
         let mut group = vec![first];
         group.extend(tasks.try_iter().take(GROUP - 1));
-        busy = group.len() >= BUSY;
+        busy = (BUSY..GROUP).contains(&group.len());
         let committed = match run_all(&db, &mut group) {
             Ok(unwritable) => {
                 trouble.set(unwritable);
