@@ -14,8 +14,8 @@ pub struct InvalidId {
 const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
 /// A job's identifier: 26 characters of `[a-z0-9]`, on every backend.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct JobId(String);
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId([u8; Self::LEN]);
 
 impl JobId {
     /// Characters in an identifier.
@@ -27,18 +27,19 @@ impl JobId {
     /// that leaves over 134 bits.
     #[must_use]
     pub fn from_random(bytes: [u8; Self::LEN]) -> Self {
-        Self(
-            bytes
-                .iter()
-                .map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()]))
-                .collect(),
-        )
+        Self(bytes.map(|b| ALPHABET[usize::from(b) % ALPHABET.len()]))
     }
 
     /// The identifier as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        str::from_utf8(&self.0).expect("letters and digits are text")
+    }
+}
+
+impl fmt::Debug for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("JobId").field(&self.as_str()).finish()
     }
 }
 
@@ -46,15 +47,12 @@ impl FromStr for JobId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let good = text.len() == Self::LEN && text.bytes().all(|b| ALPHABET.contains(&b));
-        if good {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InvalidId {
-                what: "a job id",
-                form: "26 characters of [a-z0-9]",
-            })
-        }
+        let letters = <[u8; Self::LEN]>::try_from(text.as_bytes()).ok();
+        let good = letters.filter(|letters| letters.iter().all(|b| ALPHABET.contains(b)));
+        good.map(Self).ok_or(InvalidId {
+            what: "a job id",
+            form: "26 characters of [a-z0-9]",
+        })
     }
 }
 
@@ -116,7 +114,7 @@ macro_rules! display {
     ($($type:ty),*) => {$(
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
     )*};

@@ -37,7 +37,7 @@ pub(crate) struct Answer {
     waiters: AtomicUsize,
     refused: Notify,
     told: SetOnce<Told>,
-    /// Whether whoever waited did so before a restart, and may have been told anything.
+    /// Whether whoever waited did so before a restart or has been told, whatever it was.
     before_restart: bool,
 }
 
@@ -47,7 +47,7 @@ impl Answer {
         Self::at(OPEN, false)
     }
 
-    /// The answer of a job found after a restart: whoever waited for it is gone.
+    /// The answer of a job found in the store: whoever waited for it is gone, or was told.
     pub(crate) fn given() -> Arc<Self> {
         Self::at(REFUSED, true)
     }

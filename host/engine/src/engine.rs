@@ -3,10 +3,10 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use domain::{ClientId, Delivery, InstanceId, Job, JobId, JobKind, Purpose, State};
+use domain::{ClientId, Delivery, Duty, InstanceId, Job, JobId, JobKind, Purpose, State};
 use futures_util::future::try_join_all;
 use gate::{Gate, Origin};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -15,6 +15,8 @@ use crate::job_loop::JobLoop;
 use crate::live::{Command, Live, LiveJobs};
 use crate::measure::Removals;
 use crate::removed::RemovedJobs;
+use crate::rules::duty;
+use crate::sleep::wake_by_the_clock;
 use crate::submit::too_little_room;
 use crate::sweep::{StrayRules, Sweeper};
 use crate::{
@@ -84,6 +86,8 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) ports: Ports,
     pub(crate) live: LiveJobs,
+    /// Held while a job is woken: what was read of one that sleeps is true until it has a task.
+    pub(crate) waking: Mutex<()>,
     pub(crate) removed: RemovedJobs,
     /// When unsent work will be removed.
     pub(crate) removals: Arc<Removals>,
@@ -102,12 +106,12 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(config: EngineConfig, gate: Gate, ports: Ports) -> Result<Self, StoreError> {
-        let unfinished = ports.store.unfinished().await?;
         let shared = Arc::new(Shared {
             config,
             gate,
             ports,
             live: LiveJobs::default(),
+            waking: Mutex::default(),
             removed: RemovedJobs::default(),
             removals: Arc::default(),
             tasks: TaskTracker::new(),
@@ -116,20 +120,7 @@ impl Engine {
             no_room: RwLock::new(None),
         });
         measure::describe(&shared.config.slots);
-        let mut loops = Vec::with_capacity(unfinished.len());
-        for job in unfinished {
-            FaultPoint::Recovery.reach();
-            info!(job = %job.id, state = job.state.lifecycle().as_str(), "taking up");
-            let decisions = shared.ports.store.decisions(&job.id).await?;
-            let view = Arc::new(JobView {
-                job: Arc::new(job),
-                decisions,
-            });
-            if !matches!(view.job.state, State::Retained { .. }) {
-                measure::recovery();
-            }
-            loops.push(JobLoop::recovered(&shared, view));
-        }
+        let loops = find_jobs(&shared).await?;
         // Only now, so that none removes what another one uses, which is known by then.
         for job_loop in loops {
             job_loop.spawn();
@@ -137,6 +128,7 @@ impl Engine {
         FaultPoint::Recovery.reach();
         shared.tasks.spawn(watch_runner(Arc::clone(&shared)));
         shared.tasks.spawn(prune_history(Arc::clone(&shared)));
+        shared.tasks.spawn(wake_by_the_clock(Arc::clone(&shared)));
         let (looked, first_look) = oneshot::channel();
         shared
             .tasks
@@ -150,12 +142,6 @@ impl Engine {
     #[must_use]
     pub fn gate(&self) -> &Gate {
         &self.shared.gate
-    }
-
-    /// A job that has a task, without any input or output.
-    #[must_use]
-    pub fn live(&self, id: &JobId) -> Option<Arc<JobView>> {
-        self.shared.live.view(id)
     }
 
     /// A job.
@@ -262,7 +248,7 @@ impl Engine {
     /// # Errors
     /// See [`DeleteError`].
     pub async fn delete(&self, id: &JobId) -> Result<(), DeleteError> {
-        if let Some(live) = self.shared.live.get(id) {
+        if let Some(live) = self.shared.wake(id).await? {
             if live.view.borrow().job.state.lifecycle().holds_slot() {
                 return Err(DeleteError::Running);
             }
@@ -504,6 +490,37 @@ async fn watch_runner(shared: Arc<Shared>) {
             () = shared.ending.cancelled() => return,
         }
     }
+}
+
+/// Takes up every job that still has a duty; those that are kept sleep.
+async fn find_jobs(shared: &Arc<Shared>) -> Result<Vec<JobLoop>, StoreError> {
+    let store = &shared.ports.store;
+    let (mut loops, mut kept, mut last) = (Vec::new(), 0, None);
+    loop {
+        let some = store.unfinished(last.as_ref()).await?;
+        let Some(job) = some.last() else { break };
+        last = Some(job.id.clone());
+        for job in some {
+            FaultPoint::Recovery.reach();
+            if let Duty::Keep { until } = duty(&job) {
+                shared.let_sleep(&job, until);
+                kept += 1;
+                continue;
+            }
+            info!(job = %job.id, state = job.state.lifecycle().as_str(), "taking up");
+            measure::recovery();
+            let decisions = store.decisions(&job.id).await?;
+            let view = Arc::new(JobView {
+                job: Arc::new(job),
+                decisions,
+            });
+            loops.push(JobLoop::recovered(shared, view));
+        }
+    }
+    if kept > 0 {
+        info!(jobs = kept, "keeping what jobs left that are over");
+    }
+    Ok(loops)
 }
 
 async fn prune_history(shared: Arc<Shared>) {

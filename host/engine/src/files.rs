@@ -1,7 +1,6 @@
 //! What an ended job left, handed out before it is removed.
 
 use std::io::{self, BufWriter, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,13 +46,13 @@ impl Engine {
             return Ok(None);
         };
         let name = self.shared.gate.container_name(&job.id, attempt.number);
-        let files = self.shared.ports.runner.files(&name).await?;
         let (engine, id) = (self.clone(), job.id.clone());
         // While somebody reads them no removal falls due.
-        let live = self.shared.live.get(&id);
-        let reading = live.map(|live| Arc::clone(&live.reading));
+        let live = self.shared.wake(&id).await;
+        let live = live.map_err(|error| failed(error.to_string()))?;
+        let files = self.shared.ports.runner.files(&name).await?;
         let last = stream::once(async move {
-            let _reading = reading;
+            let _live = live;
             engine.are_kept(&id, delivery).await
         });
         Ok(files.map(|files| files.chain(last.try_filter_map(nothing)).boxed()))

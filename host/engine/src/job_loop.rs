@@ -15,6 +15,7 @@ use crate::live::{Command, Live};
 use crate::measure::{self, Counted};
 use crate::resend::Source;
 use crate::rules::{duty, step};
+use crate::sleep::Asleep;
 use crate::submit::AllInputs;
 use crate::supervise::supervise;
 use crate::{DeleteError, FaultPoint, JobView, ResendError, StopError};
@@ -64,6 +65,8 @@ pub(crate) enum Event {
     Known(Fact),
     /// The service ends; the duty is taken up after the restart.
     Leave,
+    /// There is nothing to do for long; the duty is taken up when there is.
+    Asleep,
 }
 
 pub(crate) struct JobLoop {
@@ -73,7 +76,10 @@ pub(crate) struct JobLoop {
     saved: Arc<Job>,
     /// Whether its end is not left to be saved with what follows.
     ends_alone: bool,
-    counted: Counted,
+    /// `None` once it has fallen asleep.
+    counted: Option<Counted>,
+    /// When it was warned last of the end of its keeping, if it was.
+    pub(crate) warned_at: Option<Timestamp>,
     decisions: Vec<Decision>,
     unsaved: Vec<Decision>,
     view: watch::Sender<Arc<JobView>>,
@@ -89,10 +95,12 @@ pub(crate) struct JobLoop {
     pub(crate) resenders: Vec<oneshot::Sender<()>>,
 }
 
-/// Whoever waits for the end of the task finds the job without one then, however it ended.
+/// Nobody finds a task that has ended, however it ended; a job that sleeps is found as such.
 impl Drop for JobLoop {
     fn drop(&mut self) {
-        self.shared.live.remove(&self.job.id);
+        if self.counted.is_some() {
+            self.shared.live.remove(&self.job.id);
+        }
     }
 }
 
@@ -120,7 +128,7 @@ impl JobLoop {
         again
     }
 
-    /// The task of a job found in the store after a restart.
+    /// The task of a job found in the store, after a restart or because it slept.
     pub(crate) fn recovered(shared: &Arc<Shared>, view: Arc<JobView>) -> Self {
         Self::new(shared, view, Answer::given(), None)
     }
@@ -137,15 +145,18 @@ impl JobLoop {
             view: sink.subscribe(),
             commands: sender,
             answer: Arc::clone(&answer),
-            reading: Arc::default(),
         };
-        shared.live.insert(view.job.id.clone(), Arc::new(live));
+        let (warned_at, counted) = match shared.live.insert(Arc::new(live)) {
+            Some(asleep) => (asleep.warned_at, asleep.counted),
+            None => (None, Counted::new(&view.job, &shared.removals)),
+        };
         Self {
             shared: Arc::clone(shared),
             job: Arc::clone(&view.job),
             saved: Arc::clone(&view.job),
             ends_alone: false,
-            counted: Counted::new(&view.job, &shared.removals),
+            counted: Some(counted),
+            warned_at,
             decisions: view.decisions.clone(),
             unsaved: Vec::new(),
             view: sink,
@@ -159,18 +170,33 @@ impl JobLoop {
         }
     }
 
-    /// Lets the task run until its job has no duty left or the service ends.
+    /// Lets the job sleep, if nobody is about to ask something of it.
+    pub(crate) fn fall_asleep(&mut self, alarm: Option<Timestamp>) -> bool {
+        let Some(counted) = self.counted.take() else {
+            return false;
+        };
+        let asleep = Asleep {
+            alarm,
+            warned_at: self.warned_at,
+            counted,
+        };
+        let kept_awake = self.shared.live.fall_asleep(&self.job.id, asleep).err();
+        self.counted = kept_awake.map(|asleep| asleep.counted);
+        self.counted.is_none()
+    }
+
+    /// Lets the task run until its job has no duty left, sleeps, or the service ends.
     pub(crate) fn spawn(self) {
         let span = info_span!(parent: None, "job", id = %self.job.id, kind = %self.job.kind);
         let tasks = self.shared.tasks.clone();
         tasks.spawn(supervise(self).instrument(span));
     }
 
-    /// Does what there is to do until the job has no duty left or the service ends.
+    /// Does what there is to do until the job has no duty left, sleeps, or the service ends.
     pub(crate) async fn run(mut self) {
         loop {
             let unsaved_end = self.saved.state.end().is_none() && self.job.state.end().is_some();
-            // Boxed, so that a task that keeps a job for weeks takes the room of that alone.
+            // Boxed, so that a task that waits for long takes the room of that alone.
             let work = match duty(&self.job) {
                 Duty::Prepare { give_up_at } => self.prepare(give_up_at).boxed(),
                 Duty::Retry { at, give_up_at } => self.retry(at, give_up_at).boxed(),
@@ -192,7 +218,7 @@ impl JobLoop {
                         break;
                     }
                 }
-                Some(Event::Leave) => break,
+                Some(Event::Leave | Event::Asleep) => break,
                 None => self.go_back(),
             }
         }
@@ -258,7 +284,9 @@ impl JobLoop {
             }
         };
         log_transition(&self.saved, &next);
-        self.counted.follow(&self.saved, &next, self.shared.now());
+        if let Some(counted) = &mut self.counted {
+            counted.follow(&self.saved, &next, self.shared.now());
+        }
         self.saved = Arc::clone(&next);
         self.job = next;
         self.publish();

@@ -1,7 +1,7 @@
 //! The loop that makes a job's life happen: duty, fact, step, commit.
 //!
 //! It asks policies, obeys the gate, saves before it acts, and knows the world only through the
-//! ports in [`ports`](crate::Ports). Every job that has a duty left has one task of its own.
+//! ports in [`ports`](crate::Ports). Every job that has something to do has one task of its own.
 
 mod answer;
 mod engine;
@@ -18,6 +18,7 @@ mod policy_control;
 mod ports;
 mod removed;
 mod resend;
+mod sleep;
 mod slots;
 mod submission;
 mod submit;

@@ -6,4 +6,5 @@ mod running;
 mod starting;
 mod warning;
 
+pub(crate) use ended::alarm;
 pub use warning::in_words;

@@ -1,11 +1,12 @@
 //! What is counted of jobs, for whatever recorder the program has installed before it starts the
 //! engine.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use domain::{Delivery, Job, JobId, JobKind, Lifecycle, State, Timestamp};
+use domain::{Delivery, Job, JobKind, Lifecycle, State, Timestamp};
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -72,17 +73,32 @@ pub(crate) fn describe(slots: &Slots) {
     counter!(STRAYS_REMOVED).increment(0);
 }
 
-/// When work will be removed that was not, or may not have been, delivered.
+/// When work will be removed that was not, or may not have been, delivered, and of how many jobs.
 #[derive(Default)]
-pub(crate) struct Removals(Mutex<BTreeSet<(Timestamp, JobId)>>);
+pub(crate) struct Removals(Mutex<BTreeMap<Timestamp, u32>>);
 
 impl Removals {
-    fn change(&self, change: impl FnOnce(&mut BTreeSet<(Timestamp, JobId)>) -> bool) {
+    fn add(&self, at: Timestamp) {
         let mut removals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !change(&mut removals) {
-            return;
+        *removals.entry(at).or_default() += 1;
+        Self::show(&removals);
+    }
+
+    fn take_away(&self, at: Timestamp) {
+        let mut removals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut jobs) = removals.entry(at) {
+            *jobs.get_mut() -= 1;
+            if *jobs.get() == 0 {
+                jobs.remove();
+            }
         }
-        let next = removals.first().map_or(0, |(at, _)| at.as_millis());
+        Self::show(&removals);
+    }
+
+    fn show(removals: &BTreeMap<Timestamp, u32>) {
+        let next = removals
+            .first_key_value()
+            .map_or(0, |(at, _)| at.as_millis());
         #[expect(clippy::cast_precision_loss, reason = "that far away nobody minds")]
         gauge!(NEXT_REMOVAL).set(next as f64 / 1000.0);
     }
@@ -99,7 +115,7 @@ struct Shown {
     kind: JobKind,
     state: Lifecycle,
     unsent_bytes: u64,
-    removal: Option<(Timestamp, JobId)>,
+    removal: Option<Timestamp>,
 }
 
 impl Shown {
@@ -114,9 +130,7 @@ impl Shown {
             state: job.state.lifecycle(),
             unsent_bytes,
             removal: match job.state {
-                State::Retained {
-                    until: Some(until), ..
-                } if job.keeps_unsent() => Some((until, job.id.clone())),
+                State::Retained { until, .. } if job.keeps_unsent() => until,
                 _ => None,
             },
         }
@@ -147,15 +161,15 @@ impl Counted {
 
     fn add(&self) {
         self.shown.add(1.0);
-        if let Some(removal) = &self.shown.removal {
-            self.removals.change(|all| all.insert(removal.clone()));
+        if let Some(at) = self.shown.removal {
+            self.removals.add(at);
         }
     }
 
     fn take_away(&self) {
         self.shown.add(-1.0);
-        if let Some(removal) = &self.shown.removal {
-            self.removals.change(|all| all.remove(removal));
+        if let Some(at) = self.shown.removal {
+            self.removals.take_away(at);
         }
     }
 

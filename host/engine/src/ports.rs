@@ -331,8 +331,9 @@ pub trait Store: Send + Sync + 'static {
     async fn by_key(&self, key: &JobKey, now: Timestamp) -> Result<Option<KeyedJob>, StoreError>;
     /// A page of jobs, newest first, each with the decisions about it.
     async fn page(&self, query: &JobQuery) -> Result<Vec<(Job, Vec<Decision>)>, StoreError>;
-    /// Every job that still has a duty: all but the removed.
-    async fn unfinished(&self) -> Result<Vec<Job>, StoreError>;
+    /// Jobs that still have a duty, which are all but the removed, in the order of acceptance: the
+    /// next few after one of them, or the first few. None when no more follow.
+    async fn unfinished(&self, after: Option<&JobId>) -> Result<Vec<Job>, StoreError>;
     /// Removes records of jobs that were removed before `before`, and keys that ran out.
     async fn prune(&self, before: Timestamp, now: Timestamp) -> Result<u64, StoreError>;
     /// Why nothing can be saved at the moment, for people, if that is so.

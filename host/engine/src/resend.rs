@@ -123,7 +123,8 @@ async fn resend(shared: &Arc<Shared>, id: JobId, of: &JobId) -> Result<Arc<JobVi
     if shared.ending.is_cancelled() {
         return Err(SubmitError::ShuttingDown.into());
     }
-    let Some(live) = shared.live.get(of) else {
+    let submitted_at = shared.now();
+    let Some(live) = shared.wake(of).await? else {
         let job = shared.ports.store.job(of).await?;
         return Err(without_task(job));
     };
@@ -132,7 +133,6 @@ async fn resend(shared: &Arc<Shared>, id: JobId, of: &JobId) -> Result<Arc<JobVi
     if let Some(resend) = shared.live.resend_under_way(of) {
         return Err(ResendError::UnderWay(resend));
     }
-    let submitted_at = shared.now();
     // How much room there is does not matter: it needs hardly any, and makes some.
     let (job, launchable) = make(shared, id, &source, submitted_at).await?;
     let start_by = job.start_by;
@@ -168,11 +168,12 @@ async fn resend(shared: &Arc<Shared>, id: JobId, of: &JobId) -> Result<Arc<JobVi
         // Its task ended before it came to this.
         Ok(None) => return Err(without_task(shared.ports.store.job(of).await?)),
     };
+    drop(live);
     info!("accepted");
     Ok(wait(shared, waiter, start_by, start_by).await?)
 }
 
-/// Why a job that has no task is not sent in again. What is kept will have one again.
+/// Why a job that nobody looks after is not sent in again. What is kept will be again.
 fn without_task(job: Option<Job>) -> ResendError {
     let Some(job) = job else {
         return ResendError::Unknown;

@@ -160,6 +160,36 @@ async fn what_is_being_sent_is_neither_removed_when_its_time_is_over_nor_deleted
     assert_eq!(stage.runner.containers(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_begun_while_somebody_reads_past_the_time_holds_up_the_removal_too() {
+    let (stage, engine, id) = unsent().await;
+    stage.runner.world().resend_script = Script {
+        runs_for: Some(MINUTE),
+        exit_code: 1,
+        media_left: 5000,
+        ..Script::default()
+    };
+    let kept = job(&engine, &id).await;
+    let State::Retained {
+        until: Some(until), ..
+    } = kept.state
+    else {
+        panic!("{kept:?}");
+    };
+    let files = engine.files(&kept).await.unwrap();
+    sleep(until.after(job_now(&stage)) + MINUTE).await;
+    engine.resend(&id).await.unwrap();
+    drop(files);
+    sleep(10 * MINUTE).await;
+    assert_eq!(job(&engine, &id).await.state, kept.state);
+    engine.resend(&id).await.unwrap();
+    sleep(3 * 60 * MINUTE).await;
+    assert_eq!(
+        job(&engine, &id).await.state.lifecycle(),
+        Lifecycle::Removed
+    );
+}
+
 fn job_now(stage: &Stage) -> Timestamp {
     stage.clone().clock().now()
 }

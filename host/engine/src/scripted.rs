@@ -476,6 +476,10 @@ pub(crate) struct Memory {
     pub(crate) good_commits_first: u32,
     /// Whether reading fails.
     pub(crate) unreadable: bool,
+    /// Whether reading panics.
+    pub(crate) panics: bool,
+    /// The job that cannot be read.
+    pub(crate) unreadable_job: Option<JobId>,
     /// What the store says is in the way of saving.
     pub(crate) trouble: Option<String>,
     /// How long accepting a job takes.
@@ -577,13 +581,15 @@ impl Store for MemoryStore {
     }
 
     async fn job(&self, id: &JobId) -> Result<Option<Job>, StoreError> {
-        if self.memory().unreadable {
+        let memory = self.memory();
+        assert!(!memory.panics, "as the test wants it");
+        if memory.unreadable || memory.unreadable_job.as_ref() == Some(id) {
             return Err(StoreError {
                 operation: "job",
                 detail: "input/output error".into(),
             });
         }
-        Ok(self.memory().jobs.iter().find(|j| j.id == *id).cloned())
+        Ok(memory.jobs.iter().find(|j| j.id == *id).cloned())
     }
 
     async fn decisions(&self, id: &JobId) -> Result<Vec<Decision>, StoreError> {
@@ -605,15 +611,13 @@ impl Store for MemoryStore {
         Ok(jobs.map(with_decisions).collect())
     }
 
-    async fn unfinished(&self) -> Result<Vec<Job>, StoreError> {
+    async fn unfinished(&self, after: Option<&JobId>) -> Result<Vec<Job>, StoreError> {
         let unfinished = |j: &&Job| !matches!(j.state, State::Removed { .. });
-        Ok(self
-            .memory()
-            .jobs
-            .iter()
-            .filter(unfinished)
-            .cloned()
-            .collect())
+        let memory = self.memory();
+        let place = |id: &JobId| memory.jobs.iter().position(|j| j.id == *id);
+        let last = after.map(|id| place(id).expect("a job that was found"));
+        let next = memory.jobs.iter().skip(last.map_or(0, |last| last + 1));
+        Ok(next.filter(unfinished).take(1).cloned().collect())
     }
 
     async fn prune(&self, _: Timestamp, _: Timestamp) -> Result<u64, StoreError> {

@@ -207,7 +207,7 @@ pub(crate) enum Begun {
 }
 
 /// Saves a new job and begins its task. A task of its own, for it has to come to its end also when
-/// the client goes meanwhile: whatever is saved needs a task that looks after it. Dropping the
+/// the client goes meanwhile: what is saved now needs a task that looks after it. Dropping the
 /// result is the client's leaving.
 pub(crate) async fn begin(
     shared: Arc<Shared>,

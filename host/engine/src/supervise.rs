@@ -62,7 +62,7 @@ async fn paused(shared: &Shared, pause: Duration) -> bool {
 }
 
 /// What a panic says of itself.
-fn message(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("without a word")

@@ -83,7 +83,10 @@ async fn panics_while_a_job_runs_and_ends_change_nothing_of_it() {
     sleep(MINUTE).await;
     let found = engine.job(&id).await.unwrap().unwrap();
     assert_eq!(found.job.state, view.job.state, "its deadline moved");
-    assert!(engine.live(&id).is_some(), "nobody looks after it");
+    assert!(
+        engine.shared.live.view(&id).is_some(),
+        "nobody looks after it"
+    );
     // Whoever stops it is heard.
     engine.stop(&id).await.unwrap();
     until(&engine, &id, Lifecycle::Removed).await;
@@ -108,7 +111,7 @@ async fn a_job_that_panics_each_time_costs_little_and_the_service_ends_all_the_s
     let engine = stage.engine().await;
     stage
         .runner
-        .end(engine.live(&id).unwrap().job.submitted_at, 0);
+        .end(engine.shared.live.view(&id).unwrap().job.submitted_at, 0);
     until(&engine, &id, Lifecycle::Removed).await;
 }
 

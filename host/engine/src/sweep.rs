@@ -1,5 +1,5 @@
 //! Looks now and then whether the container engine holds something of this installation that
-//! no job's task looks after: a stray. What has been one for a while is removed.
+//! no job is left to look after: a stray. What has been one for a while is removed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -123,7 +123,7 @@ impl Sweeper {
         let mut unknown = Vec::new();
         for containers in names.chunk_by(|a, b| a.job() == b.job()) {
             let id = containers[0].job();
-            if shared.live.get(id).is_some() {
+            if shared.live.knows(id) {
                 continue;
             }
             let job = shared.ports.store.job(id).await;

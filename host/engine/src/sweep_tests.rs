@@ -21,7 +21,7 @@ async fn one_that_ran(stage: &Stage, engine: &Engine) -> JobId {
     let before = stage.runner.world().script;
     stage.runner.world().script.runs_for = Some(MINUTE);
     let id = engine.submit(recording('r')).await.unwrap().job.id.clone();
-    while engine.live(&id).is_some() {
+    while engine.shared.live.knows(&id) {
         sleep(MINUTE).await;
     }
     stage.runner.world().script = before;

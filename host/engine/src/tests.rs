@@ -57,7 +57,7 @@ async fn a_recording_runs_and_leaves_nothing_behind() {
     let job = ended(&engine, &view.job.id).await;
     assert_eq!(job.state.end().unwrap().outcome, Outcome::Succeeded);
     assert_eq!((stage.runner.starts(), stage.runner.containers()), (1, 0));
-    assert!(engine.live(&job.id).is_none());
+    assert!(!engine.shared.live.knows(&job.id));
 }
 
 #[tokio::test(start_paused = true)]

@@ -254,7 +254,7 @@ fn open_store(state: &StateDir) -> anyhow::Result<SqliteStore> {
 /// The service's time, going on from its last start, and kept for the next one. It begins anew,
 /// with the wall clock, when no job depends on it.
 async fn resume_time(store: &SqliteStore) -> anyhow::Result<Arc<SteadyClock>> {
-    let idle = store.unfinished().await?.is_empty();
+    let idle = store.unfinished(None).await?.is_empty();
     let last = store.clock_mark()?.filter(|_| !idle);
     let clock = SteadyClock::start(last.as_ref());
     // Without it the wall clock is believed at the next start.

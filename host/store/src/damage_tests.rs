@@ -7,7 +7,7 @@ use engine::{Accepted, JobQuery, Store};
 use rusqlite::Connection;
 
 use super::*;
-use crate::testing::{Place, accept, at, ended, filled, id, job, new};
+use crate::testing::{Place, accept, at, ended, filled, id, job, new, unfinished};
 use crate::{SqliteStore, StoreConfig};
 
 /// 2026-11-21T13:15:00Z.
@@ -20,10 +20,6 @@ fn open(place: &Place) -> Result<(SqliteStore, Option<SetAside>), OpenError> {
 fn set_aside(place: &Place) -> (SqliteStore, SetAside) {
     let (store, set_aside) = open(place).unwrap();
     (store, set_aside.expect("the damage is noticed"))
-}
-
-async fn jobs(store: &SqliteStore) -> Vec<Job> {
-    store.unfinished().await.unwrap()
 }
 
 /// The files of a store as they are while it is open: the last jobs are in the log alone.
@@ -62,7 +58,7 @@ async fn a_damaged_store_is_set_aside_whole_and_a_new_one_begun() {
     flip(&log, 200);
     let before = ["", "-wal"].map(|ending| fs::read(with(&place.path(), ending)).unwrap());
     let (store, aside) = set_aside(&place);
-    assert_eq!(jobs(&store).await, []);
+    assert_eq!(unfinished(&store).await, []);
     accept(&store, new(job(1), &[])).await;
     drop(store);
     assert_eq!(
@@ -93,7 +89,7 @@ async fn a_damaged_store_is_set_aside_whole_and_a_new_one_begun() {
 async fn what_is_whole_foreign_newer_or_in_use_is_not_set_aside() {
     let place = filled(3).await;
     let (store, aside) = open(&place).unwrap();
-    assert_eq!((jobs(&store).await.len(), aside), (3, None));
+    assert_eq!((unfinished(&store).await.len(), aside), (3, None));
     assert!(matches!(open(&place), Err(OpenError::InUse { .. })));
     drop(store);
     let db = Connection::open(place.path()).unwrap();
@@ -109,7 +105,7 @@ async fn what_is_whole_foreign_newer_or_in_use_is_not_set_aside() {
 #[tokio::test]
 async fn a_flipped_byte_anywhere_in_the_database_is_noticed_or_does_no_harm() {
     let whole = filled(60).await;
-    let expected = jobs(&whole.open()).await;
+    let expected = unfinished(&whole.open()).await;
     let bytes = fs::read(whole.path()).unwrap();
     let (mut noticed, mut flips) = (0, 0);
     for at in (0..bytes.len()).step_by(bytes.len() / 150) {
@@ -124,10 +120,14 @@ async fn a_flipped_byte_anywhere_in_the_database_is_noticed_or_does_no_harm() {
             Ok((store, None)) if !store.warnings().is_empty() => {
                 // One record makes no sense any more, and no other has suffered.
                 noticed += 1;
-                assert_eq!(jobs(&store).await.len(), expected.len() - 1, "byte {at}");
+                assert_eq!(
+                    unfinished(&store).await.len(),
+                    expected.len() - 1,
+                    "byte {at}"
+                );
             }
             Ok((store, None)) => {
-                let found = jobs(&store).await;
+                let found = unfinished(&store).await;
                 let known = |jobs: &[Job]| -> Vec<_> {
                     let known = jobs.iter().map(|job| (job.id.clone(), job.state));
                     known.collect()
@@ -171,7 +171,7 @@ async fn a_truncated_database_is_set_aside() {
         let place = Place::new();
         fs::write(place.path(), &bytes[..len]).unwrap();
         let (store, _) = set_aside(&place);
-        assert_eq!(jobs(&store).await, [], "{len}");
+        assert_eq!(unfinished(&store).await, [], "{len}");
     }
 }
 
@@ -215,7 +215,7 @@ async fn a_record_that_makes_no_sense_takes_no_other_along() {
     store.commit(removed.into(), Vec::new()).await.unwrap();
     drop(store);
     let attempt = "DELETE FROM attempts WHERE job = (SELECT seq FROM jobs WHERE id = ?1)";
-    for (n, change, unfinished) in [
+    for (n, change, left) in [
         (1, "UPDATE jobs SET kind = 'x' WHERE id = ?1", vec![0, 2, 3]),
         (0, "UPDATE jobs SET kind = 'x' WHERE id = ?1", vec![2, 3]),
         (2, attempt, vec![3]),
@@ -224,9 +224,9 @@ async fn a_record_that_makes_no_sense_takes_no_other_along() {
         let (store, aside) = open(&place).unwrap();
         assert_eq!(aside, None);
         let ids = |jobs: Vec<Job>| jobs.into_iter().map(|job| job.id).collect::<Vec<_>>();
-        let expected: Vec<_> = unfinished.iter().copied().map(id).collect();
-        assert_eq!(ids(jobs(&store).await), expected);
-        let spoilt = 3 - unfinished.len();
+        let expected: Vec<_> = left.iter().copied().map(id).collect();
+        assert_eq!(ids(unfinished(&store).await), expected);
+        let spoilt = 3 - left.len();
         let told = store.warnings().concat();
         assert!(
             told.starts_with(&spoilt.to_string()) != told.is_empty(),
@@ -248,6 +248,21 @@ async fn a_record_that_makes_no_sense_takes_no_other_along() {
             assert!(error.detail.contains("kind"), "{error}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_start_finds_every_job_in_order_however_many_make_no_sense() {
+    let place = filled(500).await;
+    let db = Connection::open(place.path()).unwrap();
+    db.execute_batch("UPDATE jobs SET kind = 'x' WHERE seq BETWEEN 10 AND 300")
+        .unwrap();
+    drop(db);
+    let store = place.open();
+    let found = unfinished(&store).await;
+    let expected = (0..9).chain(300..500).map(id);
+    assert!(found.iter().map(|job| job.id.clone()).eq(expected));
+    let gone = store.unfinished(Some(&id(1000))).await;
+    assert!(gone.is_err(), "a start that goes on after nothing");
 }
 
 #[tokio::test]

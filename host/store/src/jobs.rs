@@ -57,7 +57,11 @@ pub(crate) fn accept(
 
 /// The jobs that hold a slot.
 fn active(db: &Connection) -> Result<Vec<Job>, Failure> {
-    Ok(in_states(db, |state| state.holds_slot())?.0)
+    let mut jobs = Vec::new();
+    each_in_states(db, |state| state.holds_slot(), &mut |read| {
+        jobs.extend(read.ok());
+    })?;
+    Ok(jobs)
 }
 
 fn slots_taken(db: &Connection) -> Result<i64, Failure> {
@@ -344,7 +348,7 @@ pub(crate) fn page(
     }
 }
 
-/// Room is made for so many jobs at once.
+/// Room is made for so many jobs at once, and no more are read at a start.
 const MOST_AT_ONCE: usize = 128;
 
 /// The rows of a page, newest first: those before `before`, at most `limit`.
@@ -404,9 +408,33 @@ fn with_decisions(db: &Connection, seq: i64) -> Result<Option<(Job, Vec<Decision
     Ok(Some((job, load_decisions(db, sql, &seq)?)))
 }
 
-/// Every job but the removed, in the order of acceptance.
-pub(crate) fn unfinished(db: &Connection) -> Result<Vec<Job>, Failure> {
-    Ok(in_states(db, |state| state != Lifecycle::Removed)?.0)
+/// Jobs that are not removed, in the order of acceptance: the next few after one of them, or the
+/// first few. None when no more follow.
+pub(crate) fn unfinished(db: &Connection, after: Option<&JobId>) -> Result<Vec<Job>, Failure> {
+    let mut last = match after {
+        None => 0,
+        Some(id) => db
+            .prepare_cached("SELECT seq FROM jobs WHERE id = ?1")?
+            .query_row([id.as_str()], |row| row.get(0))
+            .optional()?
+            .ok_or(Failure::NoSuchJob)?,
+    };
+    let mut jobs = Vec::new();
+    loop {
+        let some = some_in_states(db, is_unfinished, last)?;
+        let more = some.len() == MOST_AT_ONCE;
+        for (seq, id, state) in some {
+            last = seq;
+            jobs.extend(read(db, seq, id, state)?.ok());
+        }
+        if !more || !jobs.is_empty() {
+            return Ok(jobs);
+        }
+    }
+}
+
+fn is_unfinished(state: Lifecycle) -> bool {
+    state != Lifecycle::Removed
 }
 
 /// A job's record that makes no sense, though the database is whole.
@@ -420,34 +448,64 @@ pub(crate) struct PastReading {
 
 /// Every job but the removed whose record makes no sense.
 pub(crate) fn past_reading(db: &Connection) -> Result<Vec<PastReading>, Failure> {
-    Ok(in_states(db, |state| state != Lifecycle::Removed)?.1)
+    let mut past_reading = Vec::new();
+    each_in_states(db, is_unfinished, &mut |read| {
+        past_reading.extend(read.err())
+    })?;
+    Ok(past_reading)
 }
 
-fn in_states(
+fn each_in_states(
     db: &Connection,
-    wanted: impl Fn(Lifecycle) -> bool,
-) -> Result<(Vec<Job>, Vec<PastReading>), Failure> {
+    wanted: fn(Lifecycle) -> bool,
+    each: &mut dyn FnMut(Result<Job, PastReading>),
+) -> Result<(), Failure> {
+    let mut last = 0;
+    loop {
+        let some = some_in_states(db, wanted, last)?;
+        let more = some.len() == MOST_AT_ONCE;
+        for (seq, id, state) in some {
+            last = seq;
+            each(read(db, seq, id, state)?);
+        }
+        if !more {
+            return Ok(());
+        }
+    }
+}
+
+/// The next few jobs in wanted states after row `last`, in the order of acceptance.
+fn some_in_states(
+    db: &Connection,
+    wanted: fn(Lifecycle) -> bool,
+    last: i64,
+) -> Result<Vec<(i64, String, Lifecycle)>, Failure> {
     let mut found = Vec::new();
     for state in Lifecycle::ALL.into_iter().filter(|state| wanted(*state)) {
-        let mut statement = db.prepare_cached("SELECT seq, id FROM jobs WHERE state = ?1")?;
-        let mut rows = statement.query([state.as_str()])?;
+        let mut statement = db.prepare_cached(
+            "SELECT seq, id FROM jobs WHERE state = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+        )?;
+        let mut rows = statement.query((state.as_str(), last, MOST_AT_ONCE as i64))?;
         while let Some(row) = rows.next()? {
             found.push((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, state));
         }
     }
     found.sort_unstable_by_key(|(seq, ..)| *seq);
-    let (mut jobs, mut past_reading) = (Vec::with_capacity(found.len()), Vec::new());
-    for (seq, id, state) in found {
-        let detail = match load_by_seq(db, seq) {
-            Ok(Some(job)) => {
-                jobs.push(job);
-                continue;
-            }
-            Ok(None) => "it has no attempt".to_owned(),
-            Err(Failure::Malformed(detail)) => detail,
-            Err(failure) => return Err(failure),
-        };
-        past_reading.push(PastReading { id, state, detail });
-    }
-    Ok((jobs, past_reading))
+    found.truncate(MOST_AT_ONCE);
+    Ok(found)
+}
+
+fn read(
+    db: &Connection,
+    seq: i64,
+    id: String,
+    state: Lifecycle,
+) -> Result<Result<Job, PastReading>, Failure> {
+    let detail = match load_by_seq(db, seq) {
+        Ok(Some(job)) => return Ok(Ok(job)),
+        Ok(None) => "it has no attempt".to_owned(),
+        Err(Failure::Malformed(detail)) => detail,
+        Err(failure) => return Err(failure),
+    };
+    Ok(Err(PastReading { id, state, detail }))
 }

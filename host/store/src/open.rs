@@ -187,6 +187,8 @@ fn make_ready(path: &Path, writer: &mut Connection) -> Result<Ready, OpenError> 
     prepare(writer)
         .map_err(|error| explain_ours(path, "bringing the tables up to date", &error))?;
     let past_reading = read_unfinished(path, writer)?;
+    // What is written from now on is elsewhere than what was checked.
+    let _ = writer.release_memory();
     let readers = (0..READERS)
         .map(|_| {
             let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;

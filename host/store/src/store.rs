@@ -204,8 +204,12 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn unfinished(&self) -> Result<Vec<Job>, StoreError> {
-        self.list("reading unfinished jobs", jobs::unfinished).await
+    async fn unfinished(&self, after: Option<&JobId>) -> Result<Vec<Job>, StoreError> {
+        let after = after.cloned();
+        self.list("reading unfinished jobs", move |db| {
+            jobs::unfinished(db, after.as_ref())
+        })
+        .await
     }
 
     async fn prune(&self, before: Timestamp, now: Timestamp) -> Result<u64, StoreError> {

@@ -34,6 +34,19 @@ impl Place {
     }
 }
 
+/// Every job that is not removed.
+pub(crate) async fn unfinished(store: &SqliteStore) -> Vec<Job> {
+    let mut jobs: Vec<Job> = Vec::new();
+    loop {
+        let after = jobs.last().map(|job| &job.id);
+        let some = store.unfinished(after).await.unwrap();
+        if some.is_empty() {
+            return jobs;
+        }
+        jobs.extend(some);
+    }
+}
+
 pub(crate) fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Attempt, ClientId, Job, JobId, JobKind, RegistrationId, State, Timestamp};
-use engine::{Accepted, NewJob, Store};
+use engine::{Accepted, JobQuery, NewJob, Store};
 use offloader_store::{SqliteStore, StoreConfig};
 
 const DIRECTORY: &str = "OFFLOADER_STORE_CRASH_TEST";
@@ -50,7 +50,11 @@ async fn write_until_killed() {
     };
     let path = PathBuf::from(directory).join("offloader.db");
     let store = Arc::new(SqliteStore::open(StoreConfig { path }).unwrap());
-    let first = store.unfinished().await.unwrap().len() as u32;
+    let all = JobQuery {
+        limit: u32::MAX,
+        ..JobQuery::default()
+    };
+    let first = store.page(&all).await.unwrap().len() as u32;
     let tasks: Vec<_> = (0..4)
         .map(|lane| {
             let store = store.clone();

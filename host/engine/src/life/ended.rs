@@ -3,15 +3,26 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use domain::{End, Fact, Timestamp};
+use domain::{End, Fact, Job, Timestamp};
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::resending::{keeping_over, without_resends};
-use super::warning::warn_in_time;
+use super::resending::{HELD, keeping_over, without_resends};
+use super::warning::warning_due;
 use crate::job_loop::{Event, JobLoop};
 use crate::live::Command;
 use crate::{DeleteError, ResendError, facts};
+
+/// When a job that is kept has something to do by itself, if it was warned of its removal last at
+/// `warned_at`.
+pub(crate) fn alarm(
+    job: &Job,
+    until: Option<Timestamp>,
+    warned_at: Option<Timestamp>,
+) -> Option<Timestamp> {
+    let warning = warning_due(job, warned_at);
+    [until, warning].into_iter().flatten().min()
+}
 
 type Deleter = oneshot::Sender<Result<(), DeleteError>>;
 
@@ -38,17 +49,23 @@ impl JobLoop {
         Event::Known(Fact::Settled { keep })
     }
 
-    /// Keeps the data until its time is over or somebody deletes the job.
+    /// Keeps the data until its time is over or somebody deletes the job; asleep, as long as there is
+    /// nothing to do.
     pub(crate) async fn keep(&mut self, until: Option<Timestamp>) -> Event {
         let shared = Arc::clone(&self.shared);
-        let mut warnings = pin!(warn_in_time(&shared, Arc::clone(&self.job), until));
+        let id = self.job.id.clone();
+        let mut over = pin!(keeping_over(&shared, &id, until));
         loop {
+            let now = shared.now();
+            self.warn_if_due(now);
+            let alarm = alarm(&self.job, until, self.warned_at);
+            let idle = alarm.is_none_or(|at| now < at);
+            if idle && self.fall_asleep(alarm) {
+                return Event::Asleep;
+            }
             tokio::select! {
                 biased;
-                () = keeping_over(&shared, &self.job.id, until) => {
-                    return Event::Known(Fact::KeepingOver);
-                }
-                () = &mut warnings => {}
+                () = &mut over => return Event::Known(Fact::KeepingOver),
                 Some(command) = self.commands.recv() => match command {
                     // Whoever asked and was told otherwise meanwhile does not ask any more.
                     Command::Delete(reply) if reply.is_closed() => {}
@@ -66,6 +83,7 @@ impl JobLoop {
                         Self::refuse_command(command);
                     },
                 },
+                () = tokio::time::sleep(HELD), if idle => {}
                 () = shared.ending.cancelled() => return Event::Leave,
             }
         }

@@ -78,12 +78,12 @@ impl JobLoop {
 
 /// Tells a job that what it keeps was sent in, until it has saved that or is gone. False when the
 /// service ends first.
-async fn tell_resent(shared: &Shared, of: &JobId) -> bool {
+async fn tell_resent(shared: &Arc<Shared>, of: &JobId) -> bool {
     let mut pause = FIRST_PAUSE;
     loop {
         let telling = async {
-            let Some(live) = shared.live.get(of) else {
-                // What is kept has a task, or will have one again.
+            let Some(live) = shared.wake(of).await.ok()? else {
+                // What is kept is known, or will be again.
                 let job = shared.ports.store.job(of).await.ok()?;
                 return (!job.is_some_and(|job| job.keeps_unsent())).then_some(());
             };
@@ -114,26 +114,33 @@ pub(crate) async fn keeping_over(shared: &Shared, id: &JobId, until: Option<Time
     while until.is_some_and(|until| shared.now() < until) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    without_resends(shared, id).await;
-    // It may be somebody's only copy that is being saved. Whoever stalls is cut off.
-    while shared.live.get(id).is_some_and(|live| live.is_read()) {
-        tokio::time::sleep(READ_PAUSE).await;
+    loop {
+        without_resends(shared, id).await;
+        // It may be somebody's only copy that is being saved. Whoever stalls is cut off.
+        if !shared.live.is_held(id) {
+            return;
+        }
+        tokio::time::sleep(HELD).await;
     }
 }
 
-/// How often it is looked whether somebody still reads what is to go.
-const READ_PAUSE: Duration = Duration::from_secs(1);
+/// The pause before it is looked again whether somebody still has hold of a job.
+pub(super) const HELD: Duration = Duration::from_secs(1);
 
 /// Returns when no job is left that sends in again what job `id` left: their containers use its
 /// volume.
 pub(crate) async fn without_resends(shared: &Shared, id: &JobId) {
-    while let Some(resend) = shared.live.resend_of(id) {
-        info!(%resend, "waiting for the job that sends it in again");
-        match shared.live.get(&resend) {
-            Some(live) => live.ended().await,
-            // To be taken up again, soon.
-            None => tokio::time::sleep(FIRST_PAUSE).await,
+    let mut waited_for = None;
+    loop {
+        let gone = shared.live.resend_gone();
+        let Some(resend) = shared.live.resend_of(id) else {
+            break;
+        };
+        if waited_for.as_ref() != Some(&resend) {
+            info!(%resend, "waiting for the job that sends it in again");
+            waited_for = Some(resend);
         }
+        gone.await;
     }
     // Tasks end with the service, and their containers go on.
     if shared.ending.is_cancelled() {

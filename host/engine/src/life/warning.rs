@@ -1,13 +1,11 @@
 //! Warning before work is removed that was not sent in.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Delivery, Job, Timestamp};
+use domain::{Delivery, Job, JobId, State, Timestamp};
 use tracing::warn;
 
-use crate::engine::Shared;
-use crate::job_loop::sleep_until;
+use crate::job_loop::JobLoop;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = HOUR.saturating_mul(24);
@@ -16,24 +14,27 @@ const LEFT: [Duration; 3] = [DAY.saturating_mul(7), DAY.saturating_mul(3), DAY];
 /// A keeping that is shorter is warned about once, when half of it is over.
 const SHORT: Duration = DAY.saturating_mul(2);
 
-/// Warns in time, as often as there is reason to, and never returns. That the work is kept was told
-/// when the job ended; a warning that fell due while the service was away is given at once.
-pub(super) async fn warn_in_time(shared: &Shared, job: Arc<Job>, until: Option<Timestamp>) {
-    let end = job.state.end().filter(|_| job.keeps_unsent());
-    if let (Some(end), Some(until)) = (end, until) {
-        let mut warned = end.at;
-        while let Some(due) = next_warning(end.at, until, warned) {
-            sleep_until(shared, Some(due)).await;
-            // Timers may wake a little early.
-            warned = shared.now().max(due);
-            warn_of_removal(&job, end.delivery, until, until.after(warned));
+impl JobLoop {
+    /// Warns of the removal of what is kept, if that is due. That the work is kept was told when the
+    /// job ended; a warning that fell due while the service was away is given at once.
+    pub(super) fn warn_if_due(&mut self, now: Timestamp) {
+        let State::Retained {
+            end,
+            until: Some(until),
+        } = self.job.state
+        else {
+            return;
+        };
+        let due = warning_due(&self.job, self.warned_at);
+        if due.is_some_and(|due| due <= now) && now < until {
+            warn_of_removal(&self.job.id, end.delivery, until, now);
+            self.warned_at = Some(now);
         }
     }
-    std::future::pending().await
 }
 
-fn warn_of_removal(job: &Job, delivery: Delivery, until: Timestamp, left: Duration) {
-    let (id, left) = (&job.id, in_words(left));
+fn warn_of_removal(id: &JobId, delivery: Delivery, until: Timestamp, now: Timestamp) {
+    let left = in_words(until.after(now));
     let unsent_bytes = match delivery {
         Delivery::Unsent { bytes } => Some(bytes),
         _ => None,
@@ -44,6 +45,17 @@ fn warn_of_removal(job: &Job, delivery: Delivery, until: Timestamp, left: Durati
         "what the job did not send in is removed in {left}; `offloader jobs fetch {id}` saves it, \
          `offloader jobs resend {id}` sends it in where its image can"
     );
+}
+
+/// When to warn next of the removal of what a job keeps, if it was warned of last at `warned_at`.
+pub(crate) fn warning_due(job: &Job, warned_at: Option<Timestamp>) -> Option<Timestamp> {
+    match job.state {
+        State::Retained {
+            end,
+            until: Some(until),
+        } if job.keeps_unsent() => next_warning(end.at, until, warned_at.unwrap_or(end.at)),
+        _ => None,
+    }
 }
 
 /// When to warn of the removal of what is kept from `since` until `until`, the last warning having
@@ -75,7 +87,7 @@ pub fn in_words(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::{self, Write};
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::{Arc, Mutex, PoisonError};
 
     use domain::Lifecycle;
     use tokio::time::sleep;
@@ -143,7 +155,9 @@ mod tests {
         ] {
             assert!(warnings[0].contains(words), "{words}: {warnings:?}");
         }
-        sleep(MINUTE * 10).await;
+        sleep(MINUTE * 5).await;
+        engine.shared.wake(id).await.unwrap();
+        sleep(MINUTE * 5).await;
         engine.shutdown().await;
         assert_eq!(log.warnings().len(), 1);
         let engine = stage.engine().await;

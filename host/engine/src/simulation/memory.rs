@@ -306,12 +306,17 @@ impl Store for Sim {
             .await
     }
 
-    async fn unfinished(&self) -> Result<Vec<Job>, StoreError> {
+    async fn unfinished(&self, after: Option<&JobId>) -> Result<Vec<Job>, StoreError> {
+        const AT_ONCE: usize = 2;
         let unfinished = |job: &&Arc<Job>| !matches!(job.state, State::Removed { .. });
         let mut jobs: Vec<Job> = self
             .read(|world| {
-                let jobs = world.memory.jobs.iter().filter(unfinished);
-                jobs.map(|job| Job::clone(job)).collect()
+                let jobs = &world.memory.jobs;
+                let place = |id: &JobId| jobs.iter().position(|job| job.id == *id);
+                let last = after.map(|id| place(id).expect("a job that was found"));
+                let next = jobs.iter().skip(last.map_or(0, |last| last + 1));
+                let some = next.filter(unfinished).take(AT_ONCE);
+                some.map(|job| Job::clone(job)).collect()
             })
             .await?;
         let world = self.world();

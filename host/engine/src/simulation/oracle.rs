@@ -586,16 +586,24 @@ impl World {
                 _ => false,
             };
             let removed = matches!(job.state, State::Removed { .. });
-            let live = engine.live(&job.id);
+            let live = engine.shared.live.view(&job.id);
+            let known = engine.shared.live.knows(&job.id);
+            let in_time =
+                |at: Timestamp| engine.shared.live.alarm(&job.id) <= Some(at.plus(OVERDUE));
+            let shown = match (&live, due) {
+                (Some(view), _) => view.job == job,
+                (None, Some(due)) => engine.shared.live.alarm(&job.id).is_some() && in_time(due),
+                (None, None) => true,
+            };
             if !kept && !removed {
                 unrest.push(format!("job {} is {:?}", job.id, job.state));
-            } else if kept && live.as_ref().map(|view| &view.job) != Some(&job) {
+            } else if kept && !(known && shown) {
                 unrest.push(format!(
                     "job {} is shown as {live:?}, not as {:?}",
                     job.id, job.state
                 ));
-            } else if removed && live.is_some() {
-                unrest.push(format!("job {} is removed and has a task", job.id));
+            } else if removed && known {
+                unrest.push(format!("job {} is removed and looked after", job.id));
             }
         }
         let labelled = self
