@@ -383,16 +383,23 @@ impl Shared {
             return Ok(Some(view));
         }
         let mark = self.removed.mark();
+        let view = self.read(id).await?;
+        if let Some(view) = &view {
+            self.removed.keep(mark, view);
+        }
+        Ok(view)
+    }
+
+    /// A job as the store has it.
+    pub(crate) async fn read(&self, id: &JobId) -> Result<Option<Arc<JobView>>, StoreError> {
         let Some(job) = self.ports.store.job(id).await? else {
             return Ok(None);
         };
         let decisions = self.ports.store.decisions(id).await?;
-        let view = Arc::new(JobView {
+        Ok(Some(Arc::new(JobView {
             job: Arc::new(job),
             decisions,
-        });
-        self.removed.keep(mark, &view);
-        Ok(Some(view))
+        })))
     }
 
     /// What a chain of policies chose, and who that was.

@@ -17,7 +17,7 @@ use crate::job_loop::{JobLoop, sleep_until};
 use crate::life::alarm;
 use crate::live::{Found, Live};
 use crate::measure::{self, Counted};
-use crate::{JobView, StoreError, supervise};
+use crate::{StoreError, supervise};
 
 /// What stays in memory of a job that sleeps.
 pub(crate) struct Asleep {
@@ -56,16 +56,11 @@ impl Shared {
             Found::Asleep if !self.ending.is_cancelled() => {}
             Found::Asleep | Found::Nothing => return Ok(None),
         }
-        let Some(job) = self.ports.store.job(id).await? else {
+        let Some(view) = self.read(id).await? else {
             // Somebody else has removed its record.
             self.live.remove(id);
             return Ok(None);
         };
-        let decisions = self.ports.store.decisions(id).await?;
-        let view = Arc::new(JobView {
-            job: Arc::new(job),
-            decisions,
-        });
         let woken = JobLoop::recovered(self, view);
         let live = self.live.get(id);
         woken.spawn();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cap_std::fs::File;
-use domain::{ImageId, InstanceId, Leftovers};
+use domain::{Exit, ImageId, InstanceId, Leftovers};
 use engine::{
     Clock, Described, FileStream, FilesError, LaunchError, Launched, LogStream, LogsUntil,
     PrepareError, Remains, Runner, RunnerError, Sighting, StartTicket, file_stream,
@@ -30,10 +30,25 @@ use crate::network::Site;
 use crate::output::{Output, read_part};
 use crate::sandbox::{Given, Sandbox};
 
+/// A job that was started in this process and not removed.
+#[derive(Clone)]
+enum Known {
+    /// It may run yet: nobody has seen its end.
+    Begun(Arc<Job>),
+    Over(Arc<Over>),
+}
+
+/// What stays of a job when its end was seen. It may be kept for weeks.
+struct Over {
+    plan: String,
+    exit: Exit,
+    data_given: bool,
+}
+
 /// The jobs that were started in this process and not removed.
 #[derive(Default)]
 struct Jobs {
-    by_name: HashMap<ContainerName, Arc<Job>>,
+    by_name: HashMap<ContainerName, Known>,
     /// No job is started any more.
     closed: bool,
 }
@@ -66,6 +81,15 @@ impl Drop for WasiRunner {
             .into_iter()
             .flatten()
             .for_each(Runtime::shutdown_background);
+    }
+}
+
+impl Known {
+    fn begun(&self) -> Option<Arc<Job>> {
+        match self {
+            Self::Begun(job) => Some(Arc::clone(job)),
+            Self::Over(_) => None,
+        }
     }
 }
 
@@ -107,8 +131,8 @@ impl WasiRunner {
         let running: Vec<_> = {
             let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
             jobs.closed = true;
-            let running = jobs.by_name.values().filter(|job| job.runs());
-            running.cloned().collect()
+            let begun = jobs.by_name.values().filter_map(Known::begun);
+            begun.filter(|job| job.runs()).collect()
         };
         running.iter().for_each(|job| job.terminate());
         // Whoever looks after a job has to know of its end before all looking after ends.
@@ -121,9 +145,28 @@ impl WasiRunner {
         lost
     }
 
-    fn job(&self, name: &ContainerName) -> Option<Arc<Job>> {
+    fn known(&self, name: &ContainerName) -> Option<Known> {
         let jobs = self.jobs.read().unwrap_or_else(PoisonError::into_inner);
         jobs.by_name.get(name).cloned()
+    }
+
+    /// A job that may run yet.
+    fn begun(&self, name: &ContainerName) -> Option<Arc<Job>> {
+        self.known(name)?.begun()
+    }
+
+    /// The end of a job is seen: what it needed to run is let go.
+    fn see_end(&self, name: &ContainerName, job: &Job, exit: Exit) {
+        let over = Over {
+            plan: job.plan().to_owned(),
+            exit,
+            data_given: job.data_given(),
+        };
+        let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
+        let known = jobs.by_name.get_mut(name);
+        let begun = known.map(|known| std::mem::replace(known, Known::Over(Arc::new(over))));
+        drop(jobs);
+        drop(begun);
     }
 
     /// Runs what may wait for the disk.
@@ -182,15 +225,16 @@ impl Runner for WasiRunner {
             .get(label::PLAN)
             .cloned()
             .unwrap_or_default();
-        if let Some(job) = self.job(name) {
-            return if job.plan() == plan {
-                Ok(Launched {
-                    at: job.started_at(),
-                })
-            } else {
-                Err(LaunchError::NameTaken {
+        if let Some(known) = self.known(name) {
+            let (known_plan, at) = match &known {
+                Known::Begun(job) => (job.plan(), job.started_at()),
+                Known::Over(over) => (&*over.plan, over.exit.started_at),
+            };
+            return match known_plan == plan {
+                true => Ok(Launched { at }),
+                false => Err(LaunchError::NameTaken {
                     name: name.to_string(),
-                })
+                }),
             };
         }
         let begun = {
@@ -248,7 +292,8 @@ impl Runner for WasiRunner {
             // Otherwise it would begin unseen by whoever asks all jobs to end.
             (!jobs.closed).then(|| {
                 let job = Arc::new(start());
-                jobs.by_name.insert(name.clone(), Arc::clone(&job));
+                jobs.by_name
+                    .insert(name.clone(), Known::Begun(Arc::clone(&job)));
                 job
             })
         };
@@ -264,8 +309,16 @@ impl Runner for WasiRunner {
     }
 
     async fn inspect(&self, name: &ContainerName) -> Result<Sighting, RunnerError> {
-        if let Some(job) = self.job(name) {
-            return Ok(job.sighting());
+        match self.known(name) {
+            Some(Known::Over(over)) => return Ok(Sighting::Ended(over.exit)),
+            Some(Known::Begun(job)) => {
+                let sighting = job.sighting();
+                if let Sighting::Ended(exit) = sighting {
+                    self.see_end(name, &job, exit);
+                }
+                return Ok(sighting);
+            }
+            None => {}
         }
         let name = name.clone();
         self.on_disk("inspect", move |disk| {
@@ -279,28 +332,33 @@ impl Runner for WasiRunner {
     }
 
     async fn changed(&self, name: &ContainerName) -> Result<(), RunnerError> {
-        if let Some(job) = self.job(name) {
+        if let Some(job) = self.begun(name) {
             job.ended().await;
         }
         Ok(())
     }
 
     async fn terminate(&self, name: &ContainerName) -> Result<(), RunnerError> {
-        if let Some(job) = self.job(name) {
+        if let Some(job) = self.begun(name) {
             job.terminate();
         }
         Ok(())
     }
 
     async fn kill(&self, name: &ContainerName) -> Result<(), RunnerError> {
-        if let Some(job) = self.job(name) {
+        if let Some(job) = self.begun(name) {
             job.kill();
         }
         Ok(())
     }
 
     async fn leftovers(&self, name: &ContainerName) -> Result<Option<Leftovers>, RunnerError> {
-        if self.job(name).is_some_and(|job| !job.data_given()) {
+        let data_given = match self.known(name) {
+            Some(Known::Begun(job)) => job.data_given(),
+            Some(Known::Over(over)) => over.data_given,
+            None => true,
+        };
+        if !data_given {
             return Ok(Some(Leftovers::default()));
         }
         let name = name.clone();
@@ -309,8 +367,7 @@ impl Runner for WasiRunner {
     }
 
     async fn files(&self, name: &ContainerName) -> Result<Option<FileStream>, FilesError> {
-        let job = self.job(name).map(|job| job.sighting());
-        if matches!(job, Some(Sighting::Running { .. })) {
+        if self.begun(name).is_some_and(|job| job.runs()) {
             return Err(FilesError::Running);
         }
         let name = name.clone();
@@ -320,7 +377,7 @@ impl Runner for WasiRunner {
     }
 
     async fn remove(&self, name: &ContainerName) -> Result<(), RunnerError> {
-        if let Some(job) = self.job(name) {
+        if let Some(job) = self.begun(name) {
             job.kill();
             job.ended().await;
         }
@@ -344,7 +401,9 @@ impl Runner for WasiRunner {
             let name = name.clone();
             self.on_disk("logs", move |disk| disk.output(&name)).await?
         };
-        let job = (until == LogsUntil::End).then(|| self.job(name)).flatten();
+        let job = (until == LogsUntil::End)
+            .then(|| self.begun(name))
+            .flatten();
         let follow = job.map(|job| Follow {
             written: job.output(),
             job,
