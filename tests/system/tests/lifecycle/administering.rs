@@ -144,12 +144,13 @@ async fn a_job_is_followed_and_stopped_from_the_command_line() {
 #[tokio::test]
 async fn a_hung_job_is_deleted_by_force_and_it_is_told_what_goes_with_it() {
     let hangs = "trap '' TERM; mkdir -p /data/$RECORDING_ID; echo lost > /data/$RECORDING_ID/a.mp4
-while :; do sleep 0.05; done";
+echo written; while :; do sleep 0.05; done";
     let test = "a_hung_job_is_deleted_by_force_and_it_is_told_what_goes_with_it";
     let Some(work) = Work::configured(test, hangs, ADMIN).await else {
         return;
     };
     let id = work.start("hung").await;
+    work.until_it_says(&id, &["written"]).await;
     jobs(&work, &["stop", &id]);
     let stopping = work.until(&id, "stopping", |job| job["state"] == "stopping");
     stopping.await;

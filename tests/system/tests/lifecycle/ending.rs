@@ -141,17 +141,8 @@ async fn both_outputs_of_the_container_are_its_logs() {
         return;
     };
     let id = work.start("rec").await;
-    let logs = loop {
-        let answer = work.client().logs(&id).await.expect("the daemon answers");
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        if answer.body.lines().count() >= 2 {
-            break answer.body;
-        }
-    };
-    assert!(
-        logs.contains("to stdout") && logs.contains("to stderr"),
-        "{logs}"
-    );
+    let logs = work.until_it_says(&id, &["to stdout", "to stderr"]).await;
+    assert_eq!(logs.lines().count(), 2, "{logs}");
     let answer = work.client().delete(&id).await.expect("the daemon answers");
     assert_eq!(
         (answer.status, answer.text().as_str()),

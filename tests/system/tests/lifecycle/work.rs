@@ -111,6 +111,20 @@ impl Work {
         }
     }
 
+    /// Waits until the job has written all of these, and returns what it wrote.
+    pub(crate) async fn until_it_says(&self, id: &str, texts: &[&str]) -> String {
+        let until = Instant::now() + LONG;
+        loop {
+            let answer = self.client().logs(id).await.expect("the daemon answers");
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            if texts.iter().all(|text| answer.body.contains(text)) {
+                return answer.body;
+            }
+            assert!(Instant::now() < until, "not {texts:?}: {}", answer.body);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Waits until the job has ended, and returns it.
     pub(crate) async fn until_ended(&self, id: &str) -> Value {
         self.until(id, "ended", |job| job["outcome"].is_string())
