@@ -205,11 +205,11 @@ impl Store for SqliteStore {
     }
 
     async fn unfinished(&self, after: Option<&JobId>) -> Result<Vec<Job>, StoreError> {
-        let after = after.cloned();
-        self.list("reading unfinished jobs", move |db| {
-            jobs::unfinished(db, after.as_ref())
-        })
-        .await
+        // On the caller's thread: at a start there is nobody whom that holds up, and a thread that read
+        // many jobs keeps the room for them.
+        self.readers
+            .read_snapshot(|db| jobs::unfinished(db, after))
+            .map_err(|failure| failure.during("reading unfinished jobs"))
     }
 
     async fn prune(&self, before: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
