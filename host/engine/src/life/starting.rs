@@ -265,7 +265,7 @@ impl JobLoop {
     async fn find_after_restart(&mut self) -> Event {
         match self.sight().await {
             None => Event::Leave,
-            Some(Sighting::Absent | Sighting::Created) => self.interrupted(),
+            Some(Sighting::Absent | Sighting::Created) => self.never_began().await,
             Some(Sighting::Running { since }) if self.job.ever_ran() || self.may_adopt() => {
                 Event::Known(Fact::Launched { at: since })
             }
@@ -274,6 +274,21 @@ impl JobLoop {
             Some(Sighting::Ended(exit)) => self.exited(exit).await,
             Some(Sighting::Lost) => self.lost(EndReason::RuntimeLost).await,
         }
+    }
+
+    /// The end of an attempt whose start was under way when the service died, and may be carried out
+    /// yet. Nothing stays of a job that never ran; but what earlier attempts left may be kept, and
+    /// would be with a container that runs late.
+    async fn never_began(&self) -> Event {
+        if self.job.ever_ran() {
+            let name = self.container();
+            tokio::select! {
+                biased;
+                () = self.shared.remove(&name) => {}
+                () = self.shared.ending.cancelled() => return Event::Leave,
+            }
+        }
+        self.interrupted()
     }
 
     /// Resolves with what ends a start before it runs: nobody waits any more, the time is over,

@@ -45,6 +45,13 @@ fn a_start_that_is_taken_back_may_go_after_the_next_start_of_the_service() {
     goes_well(84_388_801);
 }
 
+/// Another attempt of a job that ran is being started when the service is killed; the start is
+/// carried out after the restart, which keeps what the first attempt left.
+#[test]
+fn a_start_that_comes_late_does_not_run_beside_what_is_kept() {
+    goes_well(226_161_416);
+}
+
 /// What is deleted while the service ends, and kept by that, is deleted again.
 #[test]
 fn deletions_that_the_end_of_the_service_cuts_off_come_again() {
