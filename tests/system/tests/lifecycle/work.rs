@@ -189,7 +189,11 @@ impl Work {
                 .await
                 .expect("an answer has a body");
             let health: Value = serde_json::from_str(&body).expect("/healthz answers JSON");
-            if health["status"] == "ok" {
+            // A test may ask for more room than there is.
+            let about_room = |why: &Value| why.to_string().contains("jobs.min_free_disk");
+            let reasons = health["reasons"].as_array();
+            let room_alone = reasons.is_some_and(|reasons| reasons.iter().all(about_room));
+            if health["status"] == "ok" || room_alone {
                 return;
             }
             assert!(
