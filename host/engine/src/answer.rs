@@ -37,8 +37,8 @@ pub(crate) struct Answer {
     waiters: AtomicUsize,
     refused: Notify,
     told: SetOnce<Told>,
-    /// Whether whoever waited did so before a restart or has been told, whatever it was.
-    before_restart: bool,
+    /// Whether whoever waited is gone, and may have been told anything.
+    nobody_left: bool,
 }
 
 impl Answer {
@@ -47,18 +47,18 @@ impl Answer {
         Self::at(OPEN, false)
     }
 
-    /// The answer of a job found in the store: whoever waited for it is gone, or was told.
+    /// The answer of a job found in the store: whoever waited for it is gone.
     pub(crate) fn given() -> Arc<Self> {
         Self::at(REFUSED, true)
     }
 
-    fn at(stage: u8, before_restart: bool) -> Arc<Self> {
+    fn at(stage: u8, nobody_left: bool) -> Arc<Self> {
         Arc::new(Self {
             stage: AtomicU8::new(stage),
             waiters: AtomicUsize::new(0),
             refused: Notify::new(),
             told: SetOnce::new(),
-            before_restart,
+            nobody_left,
         })
     }
 
@@ -101,7 +101,7 @@ impl Answer {
     /// Whether a container that is found running may go on: nobody was told that it would not,
     /// and from here on nobody is.
     pub(crate) fn adopt(&self) -> bool {
-        self.before_restart || self.accept() || self.stage.load(Ordering::Acquire) == ACCEPTED
+        self.nobody_left || self.accept() || self.stage.load(Ordering::Acquire) == ACCEPTED
     }
 
     /// Gives the start up unless it runs. True when that is so now.

@@ -29,6 +29,16 @@ async fn unsent() -> (Stage, Engine, JobId) {
     (stage, engine, id)
 }
 
+/// A resend that fails.
+fn sends_nothing() -> Script {
+    Script {
+        runs_for: Some(MINUTE),
+        exit_code: 1,
+        media_left: 5000,
+        ..Script::default()
+    }
+}
+
 async fn job(engine: &Engine, id: &JobId) -> Job {
     Job::clone(&engine.job(id).await.unwrap().unwrap().job)
 }
@@ -93,12 +103,7 @@ async fn a_policy_decides_anew_about_what_was_sent_in_after_all() {
 #[tokio::test(start_paused = true)]
 async fn one_that_fails_leaves_all_as_it_was_and_its_log_for_an_hour() {
     let (stage, engine, id) = unsent().await;
-    stage.runner.world().resend_script = Script {
-        runs_for: Some(MINUTE),
-        exit_code: 1,
-        media_left: 5000,
-        ..Script::default()
-    };
+    stage.runner.world().resend_script = sends_nothing();
     let before = job(&engine, &id).await;
     let first = engine.resend(&id).await.unwrap().job.id.clone();
     sleep(2 * MINUTE).await;
@@ -163,12 +168,7 @@ async fn what_is_being_sent_is_neither_removed_when_its_time_is_over_nor_deleted
 #[tokio::test(start_paused = true)]
 async fn one_begun_while_somebody_reads_past_the_time_holds_up_the_removal_too() {
     let (stage, engine, id) = unsent().await;
-    stage.runner.world().resend_script = Script {
-        runs_for: Some(MINUTE),
-        exit_code: 1,
-        media_left: 5000,
-        ..Script::default()
-    };
+    stage.runner.world().resend_script = sends_nothing();
     let kept = job(&engine, &id).await;
     let State::Retained {
         until: Some(until), ..

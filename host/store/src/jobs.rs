@@ -1,5 +1,7 @@
 //! The rows of jobs, their attempts and the decisions about them.
 
+use std::ops::ControlFlow;
+
 use domain::{Decision, Job, JobId, Lifecycle, Timestamp};
 use engine::{Accepted, JobQuery, NewJob};
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
@@ -58,8 +60,9 @@ pub(crate) fn accept(
 /// The jobs that hold a slot.
 fn active(db: &Connection) -> Result<Vec<Job>, Failure> {
     let mut jobs = Vec::new();
-    each_in_states(db, |state| state.holds_slot(), &mut |read| {
+    each_in_states(db, |state| state.holds_slot(), 0, &mut |read| {
         jobs.extend(read.ok());
+        ControlFlow::Continue(())
     })?;
     Ok(jobs)
 }
@@ -411,7 +414,7 @@ fn with_decisions(db: &Connection, seq: i64) -> Result<Option<(Job, Vec<Decision
 /// Jobs that are not removed, in the order of acceptance: the next few after one of them, or the
 /// first few. None when no more follow.
 pub(crate) fn unfinished(db: &Connection, after: Option<&JobId>) -> Result<Vec<Job>, Failure> {
-    let mut last = match after {
+    let last = match after {
         None => 0,
         Some(id) => db
             .prepare_cached("SELECT seq FROM jobs WHERE id = ?1")?
@@ -419,18 +422,15 @@ pub(crate) fn unfinished(db: &Connection, after: Option<&JobId>) -> Result<Vec<J
             .optional()?
             .ok_or(Failure::NoSuchJob)?,
     };
-    let mut jobs = Vec::new();
-    loop {
-        let some = some_in_states(db, is_unfinished, last)?;
-        let more = some.len() == MOST_AT_ONCE;
-        for (seq, id, state) in some {
-            last = seq;
-            jobs.extend(read(db, seq, id, state)?.ok());
+    let mut jobs = Vec::with_capacity(MOST_AT_ONCE);
+    each_in_states(db, is_unfinished, last, &mut |read| {
+        jobs.extend(read.ok());
+        match jobs.len() < MOST_AT_ONCE {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
         }
-        if !more || !jobs.is_empty() {
-            return Ok(jobs);
-        }
-    }
+    })?;
+    Ok(jobs)
 }
 
 fn is_unfinished(state: Lifecycle) -> bool {
@@ -449,24 +449,29 @@ pub(crate) struct PastReading {
 /// Every job but the removed whose record makes no sense.
 pub(crate) fn past_reading(db: &Connection) -> Result<Vec<PastReading>, Failure> {
     let mut past_reading = Vec::new();
-    each_in_states(db, is_unfinished, &mut |read| {
-        past_reading.extend(read.err())
+    each_in_states(db, is_unfinished, 0, &mut |read| {
+        past_reading.extend(read.err());
+        ControlFlow::Continue(())
     })?;
     Ok(past_reading)
 }
 
+/// Hands over jobs in wanted states after row `last`, in the order of acceptance, a few in memory at
+/// a time, until there is none left or no more is wanted.
 fn each_in_states(
     db: &Connection,
     wanted: fn(Lifecycle) -> bool,
-    each: &mut dyn FnMut(Result<Job, PastReading>),
+    mut last: i64,
+    each: &mut dyn FnMut(Result<Job, PastReading>) -> ControlFlow<()>,
 ) -> Result<(), Failure> {
-    let mut last = 0;
     loop {
         let some = some_in_states(db, wanted, last)?;
         let more = some.len() == MOST_AT_ONCE;
         for (seq, id, state) in some {
             last = seq;
-            each(read(db, seq, id, state)?);
+            if each(read(db, seq, id, state)?).is_break() {
+                return Ok(());
+            }
         }
         if !more {
             return Ok(());
