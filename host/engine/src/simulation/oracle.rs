@@ -26,6 +26,8 @@ pub(crate) struct Oracle {
     /// The first thing that was not as promised.
     pub(crate) violation: Option<String>,
     pub(crate) removed_by_hand: BTreeSet<ContainerName>,
+    /// Containers that the service removed before anybody was told that they run.
+    taken_back: BTreeSet<ContainerName>,
     /// What a client or an administrator asked for, whatever they were told.
     asked_to_delete: BTreeMap<JobId, u32>,
     pub(crate) asked_to_stop: BTreeSet<JobId>,
@@ -172,6 +174,7 @@ impl World {
         if let Some(before) = self.oracle.started.insert(name.clone(), now) {
             self.violate(|_| format!("{name} is started again; it was at {before} ms"));
         }
+        self.oracle.taken_back.remove(name);
         let job = name.job();
         let attempts = self.oracle.started.keys().filter(|n| n.job() == job);
         if attempts.count() > 1 && !self.setup.after_run {
@@ -243,14 +246,20 @@ impl World {
             }
             return;
         };
+        let relied_on = self.oracle.granted.contains(&job.id);
+        if !volume && !relied_on {
+            self.oracle.taken_back.insert(name.clone());
+        }
         if self.late && !volume {
             return;
         }
         // Asked for before the start, and carried out after somebody removed by hand what ran then:
         // until that the engine refuses it. Or asked for when the start was taken back, of which a
-        // restart does not know when it was saved after all.
-        let relied_on = self.oracle.granted.contains(&job.id);
-        if self.late && (self.oracle.removed_by_hand.contains(name) || !relied_on) {
+        // restart does not know when it was saved after all: it may even tell a client since.
+        let gone = self.oracle.removed_by_hand.contains(name)
+            || self.oracle.taken_back.contains(name)
+            || !relied_on;
+        if self.late && gone {
             return;
         }
         // A start that could not be saved in time is taken back before its client is told so. The

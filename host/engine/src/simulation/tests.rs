@@ -43,6 +43,7 @@ fn what_still_runs_after_its_time_is_not_taken_up_after_a_crash() {
 #[test]
 fn a_start_that_is_taken_back_may_go_after_the_next_start_of_the_service() {
     goes_well(84_388_801);
+    goes_well(241_132_069);
 }
 
 /// Another attempt of a job that ran is being started when the service is killed; the start is
