@@ -7,6 +7,9 @@
 //!
 //! `cargo run --release -p offloader-engine --features simulation --example simulate` runs many.
 
+mod calls;
+mod containers;
+mod launch;
 mod life;
 mod memory;
 mod mutation;

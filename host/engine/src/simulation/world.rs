@@ -5,20 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::{
-    ClockMark, ClockReading, Exit, ImageId, ImageRef, JobId, JobKind, Leftovers, Secret, Timestamp,
-    Uptime,
-};
+use domain::{ClockMark, ClockReading, JobId, Timestamp, Uptime};
 use fastrand::Rng;
 use gate::ContainerName;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::containers::{Container, Request, Volume};
 use super::memory::Memory;
 use super::mutation::Mutation;
 use super::oracle::Oracle;
 use super::setup::{Action, Down, Setup, chance};
-use crate::Sighting;
 
 /// The wall clock at the beginning of a history.
 const BEGINNING: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -103,7 +100,7 @@ pub(crate) enum Event {
         asked: bool,
     },
     /// A request lands that nobody waits for any more.
-    Late(super::runner::Request),
+    Late(Request),
     /// The store comes to its next write.
     Write,
     EngineUp,
@@ -112,54 +109,6 @@ pub(crate) enum Event {
     Heal,
     /// It is looked whether all is at rest.
     Check,
-}
-
-/// What a program does once it runs.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Behaviour {
-    /// It ends by itself after so many milliseconds.
-    pub(crate) ends: Option<u64>,
-    /// It ends so many milliseconds after SIGTERM; `None` ignores it.
-    pub(crate) heeds: Option<u64>,
-    /// Whether it delivers, by itself and when asked to end.
-    pub(crate) delivers: bool,
-    pub(crate) code: i32,
-    pub(crate) code_when_asked: i32,
-    pub(crate) out_of_memory: bool,
-}
-
-pub(crate) struct Container {
-    pub(crate) uid: u64,
-    /// Whether it is this installation's, by its labels.
-    pub(crate) ours: bool,
-    pub(crate) plan: String,
-    pub(crate) kind: JobKind,
-    pub(crate) image: ImageRef,
-    pub(crate) image_id: ImageId,
-    /// The container on whose volume it works: itself, unless it sends in what that one left.
-    pub(crate) volume_of: ContainerName,
-    pub(crate) env: BTreeMap<String, Secret>,
-    pub(crate) sighting: Sighting,
-    pub(crate) behaviour: Behaviour,
-    /// Its removal is under way.
-    pub(crate) dying: bool,
-    pub(crate) changed: Arc<Notify>,
-}
-
-impl Container {
-    pub(crate) fn runs(&self) -> bool {
-        matches!(self.sighting, Sighting::Running { .. })
-    }
-}
-
-/// What a container left, or works on.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Volume {
-    pub(crate) left: Leftovers,
-    /// Whether it holds the only copy of somebody's work.
-    pub(crate) unsent: bool,
-    /// When its container ended, in milliseconds of the history.
-    pub(crate) ended: Option<u64>,
 }
 
 pub(crate) struct World {
@@ -172,7 +121,7 @@ pub(crate) struct World {
     pub(crate) volumes: BTreeMap<ContainerName, Volume>,
     /// The requests that were on their way when the service was killed, with their numbers and when
     /// they come about.
-    pub(crate) forsaken: Vec<(u64, u64, super::runner::Request)>,
+    pub(crate) forsaken: Vec<(u64, u64, Request)>,
     pub(crate) engine_down: bool,
     pub(crate) engine_hangs: bool,
     /// When the pull of each image ends, and whether it fails. Absent: not asked for.
@@ -352,7 +301,6 @@ impl World {
     }
 
     pub(crate) fn drop_late_start(&mut self, uid: u64) {
-        use super::runner::Request;
         self.events.retain(
             |_, event| !matches!(event, Event::Late(Request::Start(other)) if *other == uid),
         );
@@ -466,159 +414,9 @@ impl World {
         self.killed = Some(down);
     }
 
-    // Containers
-
-    pub(crate) fn container(&mut self, uid: u64) -> Option<(ContainerName, &mut Container)> {
-        self.containers
-            .iter_mut()
-            .find(|(_, container)| container.uid == uid)
-            .map(|(name, container)| (name.clone(), container))
-    }
-
     pub(crate) fn new_uid(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number
-    }
-
-    pub(crate) fn draw_behaviour(&mut self, kind: JobKind) -> Behaviour {
-        let rng = &mut self.rng;
-        let ends = match rng.u32(0..10) {
-            0..=1 => Some(rng.u64(0..10)),
-            2..=5 => Some(rng.u64(1000..60_000)),
-            _ => None,
-        };
-        let heeds = match rng.u32(0..10) {
-            0..=1 => None,
-            2 => Some(rng.u64(20_000..120_000)),
-            _ => Some(rng.u64(0..20_000)),
-        };
-        let delivers = rng.u32(0..10) < 6;
-        let out_of_memory = rng.u32(0..20) == 0;
-        // The recorder's exit code lies in both directions, the transcriber's is true.
-        let (code, code_when_asked) = match kind {
-            JobKind::Recording => (i32::from(rng.u32(0..4) == 0), 1),
-            JobKind::Transcribing => (i32::from(!delivers), i32::from(!delivers)),
-        };
-        Behaviour {
-            ends,
-            heeds,
-            delivers: delivers && !out_of_memory,
-            code: if out_of_memory { 137 } else { code },
-            code_when_asked,
-            out_of_memory,
-        }
-    }
-
-    fn exit(&mut self, uid: u64, asked: bool) {
-        let Some((_, container)) = self.container(uid) else {
-            return;
-        };
-        let behaviour = container.behaviour;
-        let code = if asked {
-            behaviour.code_when_asked
-        } else {
-            behaviour.code
-        };
-        self.end(uid, Some(code), behaviour.delivers);
-    }
-
-    /// A container ends; without a code nobody knows how.
-    pub(crate) fn end(&mut self, uid: u64, code: Option<i32>, delivers: bool) {
-        let (now, wall) = (self.now(), self.wall());
-        let Some((name, container)) = self.container(uid) else {
-            return;
-        };
-        let Sighting::Running { since } = container.sighting else {
-            return;
-        };
-        let (kind, ours) = (container.kind, container.ours);
-        let volume_of = container.volume_of.clone();
-        container.sighting = match code {
-            Some(code) => Sighting::Ended(Exit {
-                code,
-                out_of_memory: container.behaviour.out_of_memory && code == 137,
-                started_at: since,
-                ended_at: wall,
-            }),
-            None => Sighting::Lost,
-        };
-        container.changed.notify_waiters();
-        let delivered = match kind {
-            JobKind::Recording => delivers,
-            JobKind::Transcribing => code == Some(0),
-        };
-        let volume = self.volumes.get_mut(&volume_of).filter(|_| ours);
-        if volume_of != name {
-            // It leaves all as it was, or nothing to send.
-            if let Some(volume) = volume.filter(|_| delivered) {
-                volume.left.media_bytes = 0;
-                volume.unsent = false;
-            }
-        } else if let Some(volume) = volume {
-            let media_bytes = if delivers { 0 } else { 7 };
-            volume.left = Leftovers {
-                media_bytes,
-                total_bytes: media_bytes + 3,
-            };
-            volume.unsent = !delivered;
-            volume.ended = Some(now);
-        }
-        self.note(|_| format!("{name} ends: {code:?}, delivered: {delivers}"));
-    }
-
-    fn engine_goes_down(&mut self, millis: u64, live_restore: bool, hangs: bool) {
-        self.note(|_| {
-            format!("the container engine is away, {millis} ms, live-restore: {live_restore}, hangs: {hangs}")
-        });
-        (self.engine_down, self.engine_hangs) = (true, hangs);
-        self.trouble(millis);
-        let back = self.now() + millis;
-        self.schedule(back, Event::EngineUp);
-        for changed in self.containers.values().map(|c| Arc::clone(&c.changed)) {
-            changed.notify_waiters();
-        }
-        if !live_restore {
-            let running: Vec<u64> = self
-                .containers
-                .values()
-                .filter(|c| c.runs())
-                .map(|c| c.uid)
-                .collect();
-            for uid in running {
-                let code = [None, None, Some(137), Some(255)][self.rng.usize(0..4)];
-                self.end(uid, code, false);
-            }
-        }
-    }
-
-    fn remove_by_hand(&mut self, pick: u32) {
-        let names: Vec<_> = self
-            .containers
-            .iter()
-            .filter(|(_, c)| c.ours)
-            .map(|(name, _)| name.clone())
-            .collect();
-        let Some(name) = pick_of(&names, pick) else {
-            return;
-        };
-        self.note(|_| format!("somebody removes {name}"));
-        if let Some(container) = self.containers.remove(name) {
-            container.changed.notify_waiters();
-        }
-        let now = self.now();
-        // `docker rm -v`, or without: the named volume stays in both cases, unless removed too.
-        if self.rng.bool() && !self.is_used(name) {
-            self.volumes.remove(name);
-        } else if let Some(volume) = self.volumes.get_mut(name) {
-            volume.ended = Some(volume.ended.unwrap_or(now));
-        }
-        self.oracle.removed_by_hand.insert(name.clone());
-    }
-
-    /// Whether a container works on the volume of that name.
-    pub(crate) fn is_used(&self, volume_of: &ContainerName) -> bool {
-        let uses = |container: &Container| container.ours && container.volume_of == *volume_of;
-        self.containers.values().any(uses)
     }
 
     /// A job that keeps something unsent, if there is one.
@@ -675,7 +473,7 @@ impl World {
     }
 }
 
-fn pick_of<T>(of: &[T], pick: u32) -> Option<&T> {
+pub(super) fn pick_of<T>(of: &[T], pick: u32) -> Option<&T> {
     (!of.is_empty()).then(|| &of[pick as usize % of.len()])
 }
 
