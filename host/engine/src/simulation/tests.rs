@@ -46,6 +46,13 @@ fn a_start_that_is_taken_back_may_go_after_the_next_start_of_the_service() {
     goes_well(241_132_069);
 }
 
+/// The same, and the container is gone: whoever wants the same work after the restart is told of that
+/// job, though its first client was told that it does not run.
+#[test]
+fn a_start_that_is_taken_back_and_saved_after_all_counts_as_one_that_ran() {
+    goes_well(242_565_078);
+}
+
 /// Another attempt of a job that ran is being started when the service is killed; the start is
 /// carried out after the restart, which keeps what the first attempt left.
 #[test]

@@ -238,6 +238,7 @@ impl World {
             self.mark.resume(read)
         };
         self.mark_at = self.now();
+        self.saw_restart();
         self.mark.time
     }
 

@@ -95,6 +95,17 @@ impl World {
         self.containers.iter().any(ours)
     }
 
+    /// A restart finds what is saved. A start that was taken back, and saved after all when its client
+    /// had been told so, counts as one that ran: nothing of it runs, and nobody knows better.
+    pub(crate) fn saw_restart(&mut self) {
+        let ran = |job: &&Arc<Job>| job.ever_ran() && !self.runs(&job.id);
+        let jobs = self.memory.jobs.iter().filter(ran);
+        let found: Vec<JobId> = jobs.map(|job| job.id.clone()).collect();
+        for id in found {
+            self.oracle.refused.remove(&id);
+        }
+    }
+
     /// Jobs of which something is left and that send in again what job `id` left.
     fn resends_of<'a>(&'a self, id: &'a JobId) -> impl Iterator<Item = &'a Arc<Job>> {
         let left = |job: &&Arc<Job>| !matches!(job.state, State::Removed { .. });
