@@ -57,7 +57,7 @@ impl Sim {
     async fn create(&self, permit: &LaunchPermit) -> Result<Seen, LaunchError> {
         let name = permit.name();
         let plan = permit.labels()[gate::label::PLAN].clone();
-        let deadline = self.now().await + CREATE;
+        let deadline = self.now() + CREATE;
         loop {
             let creation = {
                 let mut world = self.world();
@@ -97,7 +97,7 @@ impl Sim {
                     }
                     None => match reply {
                         Err(error) => return Err(error.into()),
-                        Ok(_) if self.now().await < deadline => {
+                        Ok(_) if self.now() < deadline => {
                             self.pause(100).await;
                             continue;
                         }
@@ -136,9 +136,9 @@ impl Sim {
         uid: u64,
         answer: Result<Reply, RunnerError>,
     ) -> Result<Launched, LaunchError> {
-        let deadline = self.now().await + SETTLING;
+        let deadline = self.now() + SETTLING;
         loop {
-            let left = deadline.saturating_sub(self.now().await).max(1);
+            let left = deadline.saturating_sub(self.now()).max(1);
             let name = permit.name();
             let seen = self
                 .look("inspect", left, |world| world.containers.get(name).map(see))
@@ -152,7 +152,7 @@ impl Sim {
             return Err(match (&answer, seen) {
                 (Ok(Reply::Refused), Ok(_)) => LaunchError::Refused("start".into()),
                 (_, Ok(None)) => LaunchError::Gone,
-                _ if self.now().await < deadline => {
+                _ if self.now() < deadline => {
                     self.pause(100).await;
                     continue;
                 }
@@ -185,17 +185,17 @@ impl Sim {
         name: &ContainerName,
         limit: u64,
     ) -> Result<(), RunnerError> {
-        let end = self.now().await + limit;
+        let end = self.now() + limit;
         let ours = |world: &mut World| world.containers.get(name).filter(|c| c.ours).map(|c| c.uid);
         if let Some(uid) = self.look("inspect", limit.min(QUICK), ours).await? {
-            let left = end.saturating_sub(self.now().await).max(1);
+            let left = end.saturating_sub(self.now()).max(1);
             self.request("remove", left, Request::RemoveContainer(uid))
                 .await?;
         }
         if self.world().mutation == Some(Mutation::LeaveVolumes) {
             return Ok(());
         }
-        let left = end.saturating_sub(self.now().await).max(1);
+        let left = end.saturating_sub(self.now()).max(1);
         let request = Request::RemoveVolume(name.clone());
         match self.request("remove", left, request).await? {
             Reply::Refused => Err(RunnerError {

@@ -28,7 +28,7 @@ impl Sim {
         .await
     }
 
-    pub(super) async fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.world().now()
     }
 
@@ -77,7 +77,7 @@ impl Runner for Sim {
             (now + takes, fails)
         });
         let (done, fails) = pull.await?;
-        let wait = done.saturating_sub(self.now().await);
+        let wait = done.saturating_sub(self.now());
         self.pause(wait).await;
         if !fails {
             return Ok(image_id('a'));

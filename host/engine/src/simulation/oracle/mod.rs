@@ -95,12 +95,13 @@ impl World {
         self.containers.iter().any(ours)
     }
 
-    /// A restart finds what is saved. A start that was taken back, and saved after all when its client
-    /// had been told so, counts as one that ran: nothing of it runs, and nobody knows better.
+    /// A restart finds what is saved. A start that was taken back, and saved as running after all when
+    /// its client had been told so, counts as one that ran: nothing of it runs, and nobody knows better.
     pub(crate) fn saw_restart(&mut self) {
-        let ran = |job: &&Arc<Job>| job.ever_ran() && !self.runs(&job.id);
-        let jobs = self.memory.jobs.iter().filter(ran);
-        let found: Vec<JobId> = jobs.map(|job| job.id.clone()).collect();
+        let saved = |job: &&Arc<Job>| matches!(job.state, State::Running { .. });
+        let jobs = self.memory.jobs.iter().filter(saved);
+        let gone = jobs.filter(|job| !self.runs(&job.id));
+        let found: Vec<JobId> = gone.map(|job| job.id.clone()).collect();
         for id in found {
             self.oracle.refused.remove(&id);
         }
